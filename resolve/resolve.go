@@ -1,0 +1,93 @@
+// Package resolve is the protocol between the plugin, which acts on the node, and braidd, which knows the cluster:
+// one JSON document in, one out, per request. The plugin asks for a pod and the networks it names ([Query]), and hands
+// over what came of it ([Report]). The same documents travel over the daemon's socket and over the standard input and
+// output of `braidd resolve`.
+package resolve
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// A Resolver answers from the API server, from a daemon's cache or from a folder of manifests.
+// Implementations are safe for concurrent use.
+type Resolver interface {
+	// Resolve returns the pod and every NetworkAttachmentDefinition that its annotations and the query name. A
+	// network that does not exist is absent from the answer and no error. Errors are of type *Error.
+	Resolve(ctx context.Context, q *Query) (*Answer, error)
+
+	// Report writes the network-status annotation and the events of an ADD. When it returns nil they are written, or
+	// are queued durably. A pod that is gone is no error. Errors are of type *Error.
+	Report(ctx context.Context, r *Report) error
+}
+
+// A Pod identifies a pod. UID is empty if the runtime does not hand it over (static pods have a UID of the kubelet's
+// own making; see Query.UID).
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// A NetworkName names a NetworkAttachmentDefinition.
+type NetworkName struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+func (n NetworkName) String() string { return n.Namespace + "/" + n.Name }
+
+// A Query asks for a pod and for networks.
+type Query struct {
+	// Pod to be looked up. With an empty name only Networks are.
+	Pod Pod `json:"pod"`
+	// Networks that the plugin's own configuration names, to be returned besides those of the pod's annotations.
+	Networks []NetworkName `json:"networks,omitempty"`
+	// DefaultNamespace is where the v1.multus-cni.io/default-network annotation looks for a name without namespace.
+	DefaultNamespace string `json:"defaultNamespace,omitempty"`
+}
+
+// An Answer holds what was found.
+type Answer struct {
+	// Annotations of the pod, all of them, and its UID as the API server knows it.
+	Pod         Pod               `json:"pod"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// Networks by "namespace/name".
+	Networks map[string]Network `json:"networks,omitempty"`
+}
+
+// A Network is what Braid uses of a NetworkAttachmentDefinition.
+type Network struct {
+	Config      string            `json:"config,omitempty"` // spec.config, may be empty
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// A Report is what an ADD tells about a pod.
+type Report struct {
+	Pod Pod `json:"pod"`
+	// Status is the value of k8s.v1.cni.cncf.io/network-status; nil leaves the annotation as it is.
+	Status json.RawMessage `json:"status,omitempty"`
+	Events []Event         `json:"events,omitempty"`
+}
+
+// An Event becomes a Kubernetes event on the pod.
+type Event struct {
+	Type    string `json:"type"` // Normal or Warning
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Reasons of an Error, by what the caller can do.
+const (
+	NotFound    = "NotFound"    // the pod does not exist, or another one has its name now (UIDs differ)
+	Unavailable = "Unavailable" // the API server did not answer in time, or answered 429 or 5xx: try again later
+	Invalid     = "Invalid"     // credentials, configuration or request are wrong: trying again will not help
+)
+
+// An Error crosses the process edge as a document.
+type Error struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
