@@ -1,0 +1,194 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/internal/undo"
+)
+
+// Main makes a binary of a plugin: it serves the one command that the environment and standard input ask for, and
+// ends the process. About is one line for a person who runs the binary by hand: "CNI plugin bridge v1.0".
+//
+// SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
+// at once.
+func Main(p Plugin, about string) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	context.AfterFunc(ctx, stop)
+	// A runtime that is gone must not end the process before it has undone an ADD. Not signal.Ignore: the plugins
+	// that are executed would inherit it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+}
+
+// A Process is what the operating system gives a plugin binary.
+type Process struct {
+	Env    func(name string) string
+	Stdin  io.Reader
+	Stdout io.Writer // one JSON document, or nothing
+	Stderr io.Writer // text for people
+}
+
+// Run is [Main] without the operating system. It returns the exit code.
+//
+// "A plugin must exit with a return code of 0 on success, and non-zero on failure. If the plugin encounters an error,
+// it should output an error result structure." The first sentences of the specification send that to standard error,
+// those on STATUS to standard output, and so does every plugin.
+func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode int) {
+	var err error
+	protocol := version.Current()
+	switch command := proc.Env("CNI_COMMAND"); command {
+	case "":
+		fmt.Fprintf(proc.Stderr, "%s\nCNI versions supported: %s\n", about, strings.Join(version.All.SupportedVersions(), ", "))
+	case "VERSION":
+		err = writeJSON(proc.Stdout, supported(ctx, proc.Stdin))
+	default:
+		var c *call
+		if c, err = readCall(ctx, command, proc); err == nil {
+			protocol = c.version
+			err = c.serve(ctx, p, proc)
+		}
+	}
+	if err == nil {
+		return 0
+	}
+	if writeErr := writeJSON(proc.Stdout, newErrorDocument(err, protocol)); writeErr != nil {
+		fmt.Fprintln(proc.Stderr, err)
+	}
+	return 1
+}
+
+// serve has the plugin answer.
+func (c *call) serve(ctx context.Context, p Plugin, proc Process) error {
+	if c.command == "ADD" {
+		return c.add(ctx, p, proc)
+	}
+	return guard(proc.Stderr, func() error {
+		switch c.command {
+		case "DEL":
+			return p.Del(ctx, c.req)
+		case "CHECK":
+			return p.Check(ctx, c.req)
+		case "GC":
+			return p.GC(ctx, c.req)
+		default:
+			return p.Status(ctx, c.req)
+		}
+	})
+}
+
+// add prints the result, or leaves nothing behind.
+func (c *call) add(ctx context.Context, p Plugin, proc Process) (err error) {
+	var u undo.Stack
+	defer u.OnError(&err)
+	del := func() error {
+		return guard(proc.Stderr, func() error { return p.Del(context.WithoutCancel(ctx), c.req) })
+	}
+
+	var res *types100.Result
+	err = guard(proc.Stderr, func() (err error) {
+		res, err = p.Add(ctx, c.req)
+		return err
+	})
+	// An Add that returns an error has left nothing; one that panicked may have.
+	if _, panicked := err.(panicError); err == nil || panicked {
+		u.Add("DEL", del)
+	}
+	if err != nil {
+		return err
+	}
+	// "cniVersion: The same version supplied on input"
+	doc, err := MarshalResult(res, c.version)
+	if err != nil {
+		return err
+	}
+	return writeJSON(proc.Stdout, json.RawMessage(doc))
+}
+
+// supported answers VERSION.
+//
+// "cniVersion: The value of cniVersion specified on input"
+func supported(ctx context.Context, stdin io.Reader) any {
+	answer := struct {
+		CNIVersion        string   `json:"cniVersion"`
+		SupportedVersions []string `json:"supportedVersions"`
+	}{version.Current(), version.All.SupportedVersions()}
+
+	if f, ok := stdin.(*os.File); ok {
+		if fi, err := f.Stat(); err != nil || fi.Mode()&os.ModeCharDevice != 0 {
+			return answer // a person at a terminal types no document
+		}
+	}
+	var in struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	if doc, err := readBounded(ctx, stdin); err == nil && json.Unmarshal(doc, &in) == nil && in.CNIVersion != "" {
+		answer.CNIVersion = in.CNIVersion
+	}
+	return answer
+}
+
+// guard turns a panic into an error, and prints the stack.
+func guard(stderr io.Writer, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "panic: %v\n\n%s", r, debug.Stack())
+			err = panicError{r}
+		}
+	}()
+	return f()
+}
+
+type panicError struct{ value any }
+
+func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+type errorDocument struct {
+	CNIVersion string `json:"cniVersion"`
+	types.Error
+}
+
+// newErrorDocument makes the error result of an error: the code of the types.Error inside, and the whole message on
+// one line.
+func newErrorDocument(err error, cniVersion string) errorDocument {
+	doc := errorDocument{CNIVersion: cniVersion, Error: types.Error{Code: types.ErrInternal}}
+	message := err.Error()
+	var inner *types.Error
+	if errors.As(err, &inner) {
+		if inner.Code != 0 {
+			doc.Code = inner.Code
+		}
+		if rest, found := strings.CutSuffix(message, "; "+inner.Details); found {
+			message, doc.Details = rest, inner.Details
+		}
+	}
+	// errors.Join puts each error on a line of its own.
+	doc.Msg = strings.ReplaceAll(strings.TrimSpace(message), "\n", "; ")
+	return doc
+}
+
+// writeJSON prints one document in one write.
+func writeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "    ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
