@@ -1,0 +1,61 @@
+package netdev
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/cni"
+)
+
+// RequestedMAC returns the MAC address that a request asks for, or nil. The last of these counts: "mac" of the
+// configuration, MAC of CNI_ARGS, args.cni.mac, runtimeConfig.mac. The error, of code 7, names the one that is wrong.
+func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
+	var conf struct {
+		MAC  string `json:"mac"`
+		Args struct {
+			CNI struct {
+				MAC string `json:"mac"`
+			} `json:"cni"`
+		} `json:"args"`
+		RuntimeConfig struct {
+			MAC string `json:"mac"`
+		} `json:"runtimeConfig"`
+	}
+	if err := json.Unmarshal(req.Config, &conf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "decode the MAC address: "+err.Error(), "")
+	}
+	fromArgs, _ := req.Arg("MAC")
+	var mac net.HardwareAddr
+	for _, source := range []struct{ key, value string }{
+		{"mac", conf.MAC},
+		{"MAC of CNI_ARGS", fromArgs},
+		{"args.cni.mac", conf.Args.CNI.MAC},
+		{"runtimeConfig.mac", conf.RuntimeConfig.MAC},
+	} {
+		if source.value == "" {
+			continue
+		}
+		parsed, err := parseMAC(source.value)
+		if err != nil {
+			return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s: %q %v", source.key, source.value, err), "")
+		}
+		mac = parsed
+	}
+	return mac, nil
+}
+
+func parseMAC(s string) (net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(s)
+	switch {
+	case err != nil || len(mac) != 6:
+		return nil, fmt.Errorf(`is no MAC address; write it as "02:42:ac:11:00:02"`)
+	case mac[0]&1 != 0:
+		return nil, fmt.Errorf("is a multicast address; the first octet of an interface's address must be even")
+	case mac.String() == "00:00:00:00:00:00":
+		return nil, fmt.Errorf("is not an address that an interface can have")
+	}
+	return mac, nil
+}
