@@ -117,7 +117,7 @@ func (e Exec) runSince(ctx context.Context, since, command string, req *Request)
 
 // run finds the binary, runs it and returns its standard output.
 func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, error) {
-	path, err := e.find(req.Path)
+	path, err := e.Find(req.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -133,10 +133,10 @@ func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, er
 	}
 }
 
-// find returns the absolute path of the binary.
+// Find returns the absolute path of the binary in dirs. The error is a *NotFoundError, or of code 7 for an invalid type.
 //
 // "type: Must not contain characters disallowed in file paths for the system (e.g. / or \)."
-func (e Exec) find(dirs []string) (string, error) {
+func (e Exec) Find(dirs []string) (string, error) {
 	if e.Type == "" || e.Type == "." || e.Type == ".." || strings.ContainsAny(e.Type, "/\\\x00") {
 		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid plugin type %q: must be the name of a file, without a path", e.Type), "")
 	}
