@@ -1,0 +1,180 @@
+// Package journal keeps on disk what Braid has made for a pod, so that it can be checked and undone with nothing else
+// at hand: no API server, no daemon, no valid configuration, after kill -9 and after a reboot.
+//
+// A [Record] stands for one ADD. It is written before the first attachment is made, again when all are, and removed
+// when all are undone: whatever moment a process dies at, the record names at least everything that may exist. One
+// record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync.
+//
+// On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
+// temporary file and renamed. DIR/lock carries the locks: see [Journal.Lock].
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/atomicfile"
+)
+
+// version is that of the record format. A reader refuses a newer one rather than forget fields it does not know.
+const version = 1
+
+// A Record is what one ADD of the entry plugin made, or was about to make.
+type Record struct {
+	Version int       `json:"version"`
+	Created time.Time `json:"created"`
+	BootID  string    `json:"bootID"`        // of the kernel that holds the attachments
+	Network string    `json:"network"`       // name of the entry configuration's network
+	Pod     string    `json:"pod,omitempty"` // "namespace/name", for messages
+
+	ContainerID string `json:"containerID"`
+	Netns       string `json:"netns"`
+	IfName      string `json:"ifName"` // CNI_IFNAME of the ADD
+	Args        string `json:"args,omitempty"`
+
+	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.
+	Done        bool         `json:"done"`
+	Attachments []Attachment `json:"attachments"` // in the order in which they were made
+}
+
+// An Attachment is one interface of the pod: all that is needed to check it and to undo it.
+type Attachment struct {
+	Name         string         `json:"name"` // "namespace/name" of the NetworkAttachmentDefinition, or the network's name
+	IfName       string         `json:"ifName"`
+	Default      bool           `json:"default,omitempty"` // the cluster-wide default network
+	Network      *conf.Network  `json:"network"`           // as it was at ADD
+	Capabilities map[string]any `json:"capabilities,omitempty"`
+	// Result is nil until the attachment was made.
+	Result *types100.Result `json:"result,omitempty"`
+}
+
+// At returns what identifies an attachment of the record to its plugins.
+func (r *Record) At(a *Attachment) cni.Attachment {
+	return cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: a.IfName, Args: r.Args}
+}
+
+// ErrNotFound says that there is no record of an attachment.
+var ErrNotFound = errors.New("no record")
+
+// A CorruptError says that a record can not be read as one.
+type CorruptError struct {
+	Path string
+	Err  error
+}
+
+func (e *CorruptError) Error() string { return fmt.Sprintf("read record %s: %v", e.Path, e.Err) }
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// A Journal is a folder of records. It is safe for concurrent use, by processes too, under its locks.
+type Journal struct{ dir string }
+
+// Open returns the journal in dir, and makes the folder if need be.
+func Open(dir string) (*Journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make journal: %w", err)
+	}
+	return &Journal{dir}, nil
+}
+
+func (j *Journal) path(containerID, ifName string) string {
+	return filepath.Join(j.dir, containerID+":"+ifName+".json")
+}
+
+// Put writes the record durably: when it returns nil the record survives a loss of power.
+func (j *Journal) Put(r *Record) error {
+	r.Version = version
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	return atomicfile.Write(j.path(r.ContainerID, r.IfName), b, 0o600)
+}
+
+// Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read.
+func (j *Journal) Get(containerID, ifName string) (*Record, error) {
+	return read(j.path(containerID, ifName))
+}
+
+func read(path string) (*Record, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := new(Record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, &CorruptError{path, err}
+	}
+	if r.Version > version {
+		return nil, fmt.Errorf("read record %s: its version %d was written by a newer Braid (this one knows %d)", path, r.Version, version)
+	}
+	if err := r.validate(path); err != nil {
+		return nil, &CorruptError{path, err}
+	}
+	return r, nil
+}
+
+// validate refuses a record that is well-formed JSON and still none of ours: zeroed or swapped content would otherwise
+// undo something else.
+func (r *Record) validate(path string) error {
+	if want := r.ContainerID + ":" + r.IfName + ".json"; filepath.Base(path) != want {
+		return fmt.Errorf("its content belongs to %s", want)
+	}
+	for _, a := range r.Attachments {
+		if a.Network == nil || a.IfName == "" {
+			return fmt.Errorf("attachment %q has no network or interface", a.Name)
+		}
+	}
+	return nil
+}
+
+// Remove forgets a record. It succeeds if there is none.
+func (j *Journal) Remove(containerID, ifName string) error {
+	err := os.Remove(j.path(containerID, ifName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// SetAside renames a record that can not be read, so that it is out of the way and can still be looked at.
+func (j *Journal) SetAside(containerID, ifName string) error {
+	path := j.path(containerID, ifName)
+	return os.Rename(path, path+".corrupt")
+}
+
+// All returns the records that can be read, in the order of their file names. The error joins those of the others.
+func (j *Journal) All() ([]*Record, error) {
+	entries, err := os.ReadDir(j.dir)
+	if err != nil {
+		return nil, err
+	}
+	var records []*Record
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") || !strings.Contains(e.Name(), ":") {
+			continue
+		}
+		r, err := read(filepath.Join(j.dir, e.Name()))
+		switch {
+		case errors.Is(err, ErrNotFound): // removed since the folder was read
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			records = append(records, r)
+		}
+	}
+	return records, errors.Join(errs...)
+}

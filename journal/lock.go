@@ -1,0 +1,62 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock serializes what is done for one container, across processes and goroutines, until unlock is called or the
+// process dies. It waits for the lock until ctx ends.
+//
+// The specification (section 3): "The container runtime must not invoke parallel operations for the same container,
+// but is allowed to invoke parallel operations for different containers." A runtime that gave up on an ADD and sends
+// DEL while the ADD still runs does just that.
+func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), err error) {
+	h := fnv.New64a()
+	io.WriteString(h, containerID)
+	return j.lock(ctx, int64(h.Sum64()>>2), 1, "container "+containerID)
+}
+
+// LockAll waits for every Lock to end and keeps others from beginning.
+//
+// The specification (section 3): "The container runtime must ensure that no add or delete operations are in progress
+// before executing gc, and must wait for gc to complete before issuing new add or delete commands."
+func (j *Journal) LockAll(ctx context.Context) (unlock func(), err error) {
+	return j.lock(ctx, 0, 0, "all containers")
+}
+
+// lock takes a range of one file: a byte stands for a container (two whose hashes meet only wait for each other), the
+// whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
+// description locks belong to the descriptor, not to the process, so they hold between goroutines as well.
+func (j *Journal) lock(ctx context.Context, start, length int64, what string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: start, Len: length}
+	// F_OFD_SETLKW could not be ended by ctx, so ask again; somebody else at work on the same container is rare.
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", what, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("lock %s: another operation still holds it: %w", what, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
