@@ -28,6 +28,10 @@ type Subject struct {
 	// prevResult. The cases set cniVersion.
 	Config []byte
 
+	// Second is what a second attachment of the same pod is made with, if Config has routes that a pod cannot have
+	// twice. Empty means Config.
+	Second []byte
+
 	// Path and Args of every request.
 	Path []string
 	Args string

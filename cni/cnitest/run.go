@@ -66,6 +66,9 @@ func (r *run) attached() *pod {
 func (p *pod) second() *pod {
 	other := &pod{run: p.run, ns: p.ns, req: copyOf(p.req)}
 	other.req.IfName = "second0"
+	if p.Second != nil {
+		other.req.Config = with(p, p.Second, keys{"cniVersion": latest})
+	}
 	p.pods = append(p.pods, other)
 	return other
 }
