@@ -160,6 +160,10 @@ func netlinkRoutes(link netlink.Link, ips []*types100.IPConfig, routes []*types.
 		if route.Gw.IsUnspecified() {
 			route.Gw = nil // said on purpose: everything is on the link
 		}
+		// With this scope it can lead to the gateway of a later route, outside the subnets of the interface.
+		if route.Gw == nil && r.Scope == nil {
+			route.Scope = netlink.SCOPE_LINK
+		}
 		out = append(out, route)
 	}
 	return out

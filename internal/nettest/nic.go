@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // A NIC stands for a physical network card of a node and for what is at the other end of its cable. It is one end of
@@ -32,7 +33,7 @@ func Parent(t testing.TB, ns *NS) *NIC {
 		if ns.removed {
 			return
 		}
-		if err := ns.handle.LinkDel(veth); err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) {
+		if err := ns.handle.LinkDel(veth); err != nil && !errors.Is(err, unix.ENODEV) {
 			t.Errorf("delete the NIC %s: %v", nic.Name, err)
 		}
 	})
