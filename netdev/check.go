@@ -3,9 +3,11 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,7 +27,7 @@ func (ns *Namespace) Check(ifName string, res *types100.Result, opts Options) er
 	if err != nil {
 		return err
 	}
-	errs := []error{checkLink(link, res), ns.checkAddresses(link, ips), ns.checkRoutes(link, ips, res)}
+	errs := []error{checkLink(link, res), ns.checkAddresses(link, ips), ns.checkRoutes(link, res)}
 	if opts.SourceRouting {
 		errs = append(errs, ns.checkSourceRouting(link, ips, res))
 	}
@@ -71,42 +73,67 @@ func (ns *Namespace) checkAddresses(link netlink.Link, ips []*types100.IPConfig)
 	return errors.Join(errs...)
 }
 
-func (ns *Namespace) checkRoutes(link netlink.Link, ips []*types100.IPConfig, res *types100.Result) error {
-	want := netlinkRoutes(link, ips, res.Routes)
-	if len(want) == 0 {
+// checkRoutes expects a route that names no gateway to have that of some interface of the result: which plugin of the
+// chain it was applied by is not said.
+func (ns *Namespace) checkRoutes(link netlink.Link, res *types100.Result) error {
+	if len(res.Routes) == 0 {
 		return nil
 	}
-	return ns.haveRoutes(want, func(have netlink.Route, want *netlink.Route) bool {
-		return want.Table == 0 || have.Table == want.Table
-	})
-}
-
-func (ns *Namespace) checkSourceRouting(link netlink.Link, ips []*types100.IPConfig, res *types100.Result) error {
-	errs := []error{ns.haveRoutes(sourceRoutes(link, ips, res.Routes), func(have netlink.Route, want *netlink.Route) bool {
-		return have.Table == want.Table && have.LinkIndex == want.LinkIndex
-	})}
-	rules, err := ns.sourceRulesOf()
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	for _, want := range sourceRules(link, ips) {
-		if !slices.ContainsFunc(rules[want.Table], func(have netlink.Rule) bool { return have.Src.IP.Equal(want.Src.IP) }) {
-			errs = append(errs, fmt.Errorf("the rule from %s to table %d is missing", want.Src, want.Table))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// haveRoutes returns an error that names the routes which the kernel has not, in a place that suits.
-func (ns *Namespace) haveRoutes(want []*netlink.Route, suits func(netlink.Route, *netlink.Route) bool) error {
 	have, err := ns.routes(netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, w := range want {
-		if !slices.ContainsFunc(have, func(h netlink.Route) bool { return sameRoute(h, w) && suits(h, w) }) {
-			errs = append(errs, fmt.Errorf("route %s is missing", routeString(w)))
+	for _, r := range res.Routes {
+		choices := applied(link, res, r)
+		if !slices.ContainsFunc(choices, func(want *netlink.Route) bool {
+			return slices.ContainsFunc(have, func(h netlink.Route) bool {
+				return sameRoute(h, want) && (want.Table == 0 || h.Table == want.Table)
+			})
+		}) {
+			errs = append(errs, fmt.Errorf("route %s is missing", routeString(choices[0])))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// applied returns what a route of a result becomes, by the interface that it is applied to.
+func applied(link netlink.Link, res *types100.Result, route *types.Route) (choices []*netlink.Route) {
+	byInterface := map[int][]*types100.IPConfig{}
+	for _, ip := range res.IPs {
+		if ip.Interface != nil {
+			byInterface[*ip.Interface] = append(byInterface[*ip.Interface], ip)
+		}
+	}
+	for _, i := range slices.Sorted(maps.Keys(byInterface)) {
+		choices = append(choices, netlinkRoutes(link, byInterface[i], []*types.Route{route})...)
+	}
+	if len(choices) == 0 {
+		return netlinkRoutes(link, nil, []*types.Route{route})
+	}
+	return choices
+}
+
+func (ns *Namespace) checkSourceRouting(link netlink.Link, ips []*types100.IPConfig, res *types100.Result) error {
+	have, err := ns.routes(netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	rules, err := ns.sourceRulesOf()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, want := range sourceRoutes(link, ips, res.Routes) {
+		if !slices.ContainsFunc(have, func(h netlink.Route) bool {
+			return sameRoute(h, want) && h.Table == want.Table && h.LinkIndex == want.LinkIndex
+		}) {
+			errs = append(errs, fmt.Errorf("route %s is missing", routeString(want)))
+		}
+	}
+	for _, want := range sourceRules(link, ips) {
+		if !slices.ContainsFunc(rules[want.Table], func(have netlink.Rule) bool { return have.Src.IP.Equal(want.Src.IP) }) {
+			errs = append(errs, fmt.Errorf("the rule from %s to table %d is missing", want.Src, want.Table))
 		}
 	}
 	return errors.Join(errs...)

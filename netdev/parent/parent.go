@@ -133,6 +133,9 @@ func checkName(key, name string) error {
 // IsZero tells that nothing was said: the interface of the default route is meant.
 func (s Selector) IsZero() bool { return s == Selector{} }
 
+// IsName tells that the selector is the name of an interface and nothing else.
+func (s Selector) IsName() bool { return !s.IsZero() && s == Named(s.name) }
+
 // Named returns the selector of an interface by name.
 func Named(name string) Selector { return Selector{name: name} }
 

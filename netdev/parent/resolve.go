@@ -19,8 +19,8 @@ var ErrNotFound = errors.New("no such parent interface")
 // Resolve returns the interface of a namespace that the selector means. The error wraps ErrNotFound if there is none,
 // and lists the interfaces if there are several.
 func (s Selector) Resolve(ns *netdev.Namespace) (netlink.Link, error) {
-	if link, plain, err := s.byName(ns); plain {
-		return link, err
+	if s.IsName() {
+		return s.byName(ns)
 	}
 	links, err := netdev.Dump(ns.Handle().LinkList)
 	if err != nil {
@@ -37,16 +37,13 @@ func (s Selector) Resolve(ns *netdev.Namespace) (netlink.Link, error) {
 	return s.one(links)
 }
 
-// byName answers the common case with one question to the kernel. A name may be an alternative name.
-func (s Selector) byName(ns *netdev.Namespace) (link netlink.Link, plain bool, err error) {
-	if s.IsZero() || s != Named(s.name) {
-		return nil, false, nil
-	}
-	link, err = ns.Link(s.name)
+// byName answers the common case with one question to the kernel, which knows alternative names too.
+func (s Selector) byName(ns *netdev.Namespace) (netlink.Link, error) {
+	link, err := ns.Link(s.name)
 	if errors.Is(err, netdev.ErrNotFound) {
-		err = fmt.Errorf("%w: %s", ErrNotFound, s.name)
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, s.name)
 	}
-	return link, true, err
+	return link, err
 }
 
 // eligible leaves out what a search must not find: lo, and interfaces that are stacked on a parent themselves and have

@@ -1,0 +1,169 @@
+// Package stacked attaches a pod by an interface that is stacked on one of the node's. It is what macvlan and ipvlan
+// have in common, which is nearly everything.
+//
+// The interface is created inside the pod's namespace, under its final name, with MAC and MTU, and up: all in one
+// request to the kernel. Then its addresses are asked for, since a DHCP client needs an interface that works.
+package stacked
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/undo"
+	"github.com/braid-cni/braid/netdev"
+)
+
+// undoTime bounds what is undone after a failed ADD, whose own deadline may have passed.
+const undoTime = 30 * time.Second
+
+// A Device is the interface of one request, and where its addresses come from.
+type Device struct {
+	Config
+	Kind string           // as the kernel calls it: "macvlan"
+	MAC  net.HardwareAddr // nil leaves it to the kernel
+	IPAM IPAM
+
+	// New returns the link to be created.
+	New func(netlink.LinkAttrs) netlink.Link
+	// Finish sets what cannot be said when the link is created; may be nil.
+	Finish func(ns *netdev.Namespace, link netlink.Link) error
+	// Same returns an error if a link of the kind is not as New and Finish would make it.
+	Same func(have netlink.Link) error
+}
+
+// Add makes the attachment, or leaves nothing behind.
+func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
+	prev, err := cni.PrevResult(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := netdev.Open(req.Netns)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	var u undo.Stack
+	defer u.OnError(&err)
+
+	if err := ns.Free(req.IfName); err != nil {
+		return nil, err
+	}
+	if err := d.create(ns, prev, req.IfName, &u); err != nil {
+		return nil, err
+	}
+	own, err := d.addresses(ctx, prev, req, &u)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.configure(ctx, ns, own, req.IfName); err != nil {
+		return nil, err
+	}
+	return merge(prev, own, d.adopts(prev)), nil
+}
+
+// create makes the link.
+func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) error {
+	home, err := d.home(ns)
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	lower, err := d.parent(home, prev)
+	if err != nil {
+		return err
+	}
+	if d.MTU > lower.Attrs().MTU {
+		return Invalid("mtu", "%d is more than the %d of the parent %s", d.MTU, lower.Attrs().MTU, lower.Attrs().Name)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = ifName
+	attrs.ParentIndex = lower.Attrs().Index
+	attrs.Namespace = netlink.NsFd(ns.FD())
+	attrs.MTU = d.MTU
+	attrs.HardwareAddr = d.MAC
+	attrs.NumTxQueues, attrs.NumRxQueues = max(d.TxQueues, 1), max(d.RxQueues, 1)
+	attrs.Flags = net.FlagUp
+	if err := home.Handle().LinkAdd(d.New(attrs)); err != nil {
+		return fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))
+	}
+	u.Add("delete interface "+ifName, func() error { return ns.DeleteLink(ifName) })
+	if d.Finish == nil {
+		return nil
+	}
+	link, err := ns.Link(ifName)
+	if err != nil {
+		return err
+	}
+	return d.Finish(ns, link)
+}
+
+// explain says what the kernel means.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("the kernel does not have this kind of interface: %w", err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("the parent is in use in a way that excludes this one (a member of a bridge or bond, "+
+			"macvlan and ipvlan at once, or another passthru): %w", err)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("another interface on this parent has that MAC address: %w", err)
+	}
+	return err
+}
+
+// configure gives the link its addresses and routes, and tells the neighbours.
+func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types100.Result, ifName string) error {
+	iface, err := ns.Interface(ifName)
+	if err != nil {
+		return err
+	}
+	own.Interfaces = []*types100.Interface{iface}
+	if err := ns.Configure(ctx, ifName, own, d.options()); err != nil {
+		return err
+	}
+	return ns.Announce(ifName, own)
+}
+
+func (d *Device) options() netdev.Options {
+	return netdev.Options{UniqueAddresses: !d.dad(), SourceRouting: d.SourceRouting}
+}
+
+// addresses asks the IPAM plugin, or takes those that an earlier plugin of the chain has for this one, or has none.
+func (d *Device) addresses(ctx context.Context, prev *types100.Result, req *cni.Request, u *undo.Stack) (*types100.Result, error) {
+	own := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	if d.IPAM.Configured() {
+		// "If, on `ADD`, a delegated plugin fails, the "upper" plugin should execute again with `DEL` before
+		// returning failure."
+		u.Add("IPAM DEL", func() error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+			defer cancel()
+			return d.IPAM.Del(ctx, req)
+		})
+		res, err := d.IPAM.Add(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if len(res.IPs) == 0 {
+			return nil, errors.New("the IPAM plugin returned no address")
+		}
+		own.IPs, own.Routes, own.DNS = res.IPs, res.Routes, res.DNS
+	} else if d.adopts(prev) {
+		own.IPs, own.Routes = free(prev), prev.Routes
+	}
+	for i, ip := range own.IPs {
+		own.IPs[i] = ip.Copy()
+		own.IPs[i].Interface = types100.Int(0)
+	}
+	if !d.DNS.IsEmpty() {
+		own.DNS = d.DNS
+	}
+	return own, nil
+}
