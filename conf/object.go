@@ -1,0 +1,225 @@
+package conf
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+)
+
+// A member is one key of a JSON object. The value is kept as it was written.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// membersOf splits an object into its members, in their order.
+func membersOf(object []byte) ([]member, error) {
+	dec := json.NewDecoder(bytes.NewReader(object))
+	token, err := dec.Token()
+	if err != nil {
+		return nil, fmt.Errorf("read object: %w", err)
+	}
+	if token != json.Delim('{') {
+		return nil, fmt.Errorf("found %s, want an object", quote(json.RawMessage(object)))
+	}
+	var members []member
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("read object: %w", err)
+		}
+		m := member{key: key.(string)}
+		if err := dec.Decode(&m.value); err != nil {
+			return nil, fmt.Errorf("read key %s: %w", quote(m.key), err)
+		}
+		members = append(members, m)
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("read object: %w", err)
+	}
+	return members, nil
+}
+
+// writeObject is the inverse of membersOf.
+func writeObject(members []member) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, m := range members {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		key, err := marshal(m.key)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(key)
+		b.WriteByte(':')
+		b.Write(m.value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// marshal is json.Marshal that leaves <, > and & as they are.
+func marshal(v any) (json.RawMessage, error) {
+	if raw, ok := v.(json.RawMessage); ok {
+		if !json.Valid(raw) {
+			return nil, errors.New("value is no JSON document")
+		}
+		return raw, nil
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// With returns a copy of a JSON object in which the keys of set have the values of set. A nil value, or an empty
+// json.RawMessage, removes the key. Every other key keeps its place, and its value byte for byte; integers beyond 2^53
+// stay what they are.
+//
+// Keys that differ from one of set in case only are removed: most plugins would take them for the same key.
+//
+// "Runtimes must preserve unknown fields in plugin configuration objects when transforming for execution."
+func With(object []byte, set map[string]any) ([]byte, error) {
+	members, err := membersOf(object)
+	if err != nil {
+		return nil, err
+	}
+	replaced := make(map[string]*member, len(set))
+	values := make([]member, 0, len(set))
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		m := member{key: key}
+		if raw, isRaw := set[key].(json.RawMessage); set[key] != nil && (!isRaw || len(raw) > 0) {
+			if m.value, err = marshal(set[key]); err != nil {
+				return nil, fmt.Errorf("set key %q: %w", key, err)
+			}
+		}
+		values = append(values, m)
+		replaced[fold(key)] = &values[len(values)-1]
+	}
+
+	var kept []member
+	for _, m := range members {
+		v, ok := replaced[fold(m.key)]
+		switch {
+		case !ok:
+			kept = append(kept, m)
+		case v.value != nil: // the first of the name gives its place
+			kept = append(kept, *v)
+			v.value = nil
+		}
+	}
+	for _, v := range values {
+		if v.value != nil {
+			kept = append(kept, v)
+		}
+	}
+	return writeObject(kept)
+}
+
+// An object reads the members of a JSON object, and complains about those that are wrong.
+type object struct {
+	path    string // put before the keys in complaints: "", "plugins[0]."
+	members []member
+	*complaints
+	known []string // the keys that were asked for
+}
+
+// openObject complains, and returns an object without members, if the value is no object.
+func openObject(value json.RawMessage, path string, c *complaints) (o *object, ok bool) {
+	o = &object{complaints: c}
+	var err error
+	if o.members, err = membersOf(value); err != nil {
+		c.addf(path, "%v", err)
+	}
+	if o.path = path; path != "" {
+		o.path += "."
+	}
+	return o, err == nil
+}
+
+// raw returns the value of a key. A key that is null counts as absent, as in the Kubernetes API.
+func (o *object) raw(key string) (json.RawMessage, bool) {
+	o.known = append(o.known, key)
+	for _, m := range o.members {
+		if m.key == key && string(m.value) != "null" {
+			return m.value, true
+		}
+	}
+	return nil, false
+}
+
+// read decodes the value of a key, and reports whether there is one and it has the type of into. Values of another
+// type are complained about, with want to say what would be right.
+func (o *object) read(key string, into any, want string) bool {
+	raw, ok := o.raw(key)
+	if !ok {
+		return false
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		o.mismatch(o.path+key, raw, want)
+		return false
+	}
+	return true
+}
+
+// readName decodes a string that must be valid. If the key is absent, the value that into has already is judged.
+func (o *object) readName(key string, into *string, valid func(string) bool, want string) {
+	_, found := o.raw(key)
+	switch {
+	case found && !o.read(key, into, want):
+	case !found && *into == "":
+		o.addf(o.path+key, "missing, want %s", want)
+	case !valid(*into):
+		o.mismatch(o.path+key, *into, want)
+	}
+}
+
+// readOptional is readName for a key that may be absent.
+func (o *object) readOptional(key string, into *string, valid func(string) bool, want string) {
+	if _, found := o.raw(key); found {
+		o.readName(key, into, valid, want)
+	}
+}
+
+// readPath reads an absolute path, or an empty one: a plugin does not know the folder that it is started in.
+func (o *object) readPath(key string, into *string) {
+	o.readOptional(key, into, func(s string) bool { return s == "" || filepath.IsAbs(s) }, wantPath)
+}
+
+// readNames reads a list of strings that must be valid.
+func (o *object) readNames(key string, into *[]string, valid func(string) bool, want string) {
+	var names []string
+	if !o.read(key, &names, "a list of strings") {
+		return
+	}
+	for i, name := range names {
+		if !valid(name) {
+			o.mismatch(fmt.Sprintf("%s%s[%d]", o.path, key, i), name, want)
+		}
+	}
+	*into = names
+}
+
+// knows reports whether the key was asked for.
+func (o *object) knows(key string) bool { return slices.Contains(o.known, key) }
+
+// misspelt complains about members whose key differs in case only from one that was asked for: plugins would act on
+// them although they were not seen here.
+func (o *object) misspelt() {
+	for _, m := range o.members {
+		for _, key := range o.known {
+			if m.key != key && fold(m.key) == fold(key) {
+				o.addf("", "unknown key %q; did you mean %q?", o.path+m.key, key)
+			}
+		}
+	}
+}
