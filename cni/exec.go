@@ -41,6 +41,9 @@ type Exec struct {
 	// Stderr is where the standard error of the binary goes; nil means that of this process. It must be safe for
 	// concurrent use.
 	Stderr io.Writer
+
+	// Timeout bounds one run of the binary; zero means that the context alone does.
+	Timeout time.Duration
 }
 
 var _ Plugin = Exec{}
@@ -121,6 +124,11 @@ func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	if e.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.Timeout)
+		defer cancel()
+	}
 	for try := 1; ; try++ {
 		stdout, err := e.runFile(ctx, path, command, req)
 		// An upgrade of the plugin is being written to its file. A new try needs a new exec.Cmd.
@@ -161,7 +169,7 @@ func (e Exec) runFile(ctx context.Context, path, command string, req *Request) (
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stdout := &bounded{left: maxStdout, overflow: cancel}
-	stderr := &tail{forward: e.Stderr, left: maxStderr}
+	stderr := &tee{forward: e.Stderr, left: maxStderr}
 	if stderr.forward == nil {
 		stderr.forward = os.Stderr
 	}
@@ -192,7 +200,7 @@ func (e Exec) runFile(ctx context.Context, path, command string, req *Request) (
 	case err == nil, errors.Is(err, exec.ErrWaitDelay): // exit code 0, though what it forked holds the pipes
 		return stdout.data, nil
 	default:
-		return nil, failure(err, stdout.data, stderr.last)
+		return nil, failure(err, stdout.data, stderr.kept)
 	}
 }
 

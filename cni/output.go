@@ -6,15 +6,16 @@ import (
 	"io"
 )
 
-const maxExcerpt = 512 // of output in an error message, bytes
+// maxExcerpt is how much output an error message quotes, in bytes.
+const maxExcerpt = 512
 
-// excerpt quotes the begin of output for a message.
+// excerpt quotes output for a message: its first line tells of a panic, its last one why a program gave up.
 func excerpt(output []byte) string {
 	output = bytes.TrimSpace(output)
-	if len(output) > maxExcerpt {
-		return fmt.Sprintf("%q...", output[:maxExcerpt])
+	if len(output) <= maxExcerpt {
+		return fmt.Sprintf("%q", output)
 	}
-	return fmt.Sprintf("%q", output)
+	return fmt.Sprintf("%q ... %q", output[:maxExcerpt/2], output[len(output)-maxExcerpt/2:])
 }
 
 // bounded keeps what is written up to a size. More is an error, and calls overflow with it.
@@ -35,19 +36,21 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A tail passes on what is written, up to a size, and remembers the end of it.
-type tail struct {
+// A tee passes on what is written, up to a size, and remembers the begin and the end of it.
+type tee struct {
 	forward io.Writer
 	left    int // bytes that still may be passed on
-	last    []byte
+	kept    []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *tee) Write(p []byte) (int, error) {
 	if n := min(len(p), t.left); n > 0 {
 		t.left -= n
 		_, _ = t.forward.Write(p[:n]) // a log that cannot be written is no reason to fail the plugin
 	}
-	t.last = append(t.last, p...)
-	t.last = t.last[max(0, len(t.last)-maxExcerpt):]
+	t.kept = append(t.kept, p...)
+	if surplus := len(t.kept) - 2*maxExcerpt; surplus > 0 {
+		t.kept = append(t.kept[:maxExcerpt], t.kept[maxExcerpt+surplus:]...)
+	}
 	return len(p), nil
 }

@@ -3,6 +3,7 @@ package cni
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -119,16 +120,21 @@ func validateResult(res *types100.Result) error {
 		}
 	}
 	for i, ip := range res.IPs {
-		if ip == nil || ip.Address.IP == nil {
+		if ip == nil || !isCIDR(ip.Address) {
 			return fmt.Errorf("ips[%d] has no address", i)
 		}
 	}
 	for i, route := range res.Routes {
-		if route == nil || route.Dst.IP == nil {
+		if route == nil || !isCIDR(route.Dst) {
 			return fmt.Errorf("routes[%d] has no dst", i)
 		}
 	}
 	return nil
+}
+
+func isCIDR(n net.IPNet) bool {
+	_, bits := n.Mask.Size()
+	return n.IP != nil && bits != 0
 }
 
 // atLeast compares versions; one that is none at all is less than any other. The empty version is 0.1.0.
