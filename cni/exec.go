@@ -126,7 +126,7 @@ func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, er
 	}
 	if e.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, e.Timeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, e.Timeout, fmt.Errorf("not done in %s: %w", e.Timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
 	for try := 1; ; try++ {
@@ -141,7 +141,8 @@ func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, er
 	}
 }
 
-// Find returns the absolute path of the binary in dirs. The error is a *NotFoundError, or of code 7 for an invalid type.
+// Find returns the absolute path of the binary in dirs. The error is a [*NotFoundError], or of code 7 for a Type that
+// is no file name.
 //
 // "type: Must not contain characters disallowed in file paths for the system (e.g. / or \)."
 func (e Exec) Find(dirs []string) (string, error) {

@@ -176,7 +176,12 @@ func newErrorDocument(err error, cniVersion string) errorDocument {
 		}
 	}
 	// errors.Join puts each error on a line of its own.
-	doc.Msg = strings.ReplaceAll(strings.TrimSpace(message), "\n", "; ")
+	for line := range strings.Lines(message) {
+		if line = strings.TrimSpace(line); line != "" && doc.Msg != "" {
+			doc.Msg += "; "
+		}
+		doc.Msg += line
+	}
 	return doc
 }
 

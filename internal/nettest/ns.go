@@ -40,7 +40,8 @@ func NewNS(t testing.TB) *NS {
 func Node(t testing.TB) *NS {
 	t.Helper()
 	NeedRoot(t)
-	ns := &NS{path: "/proc/self/ns/net", fd: netns.None()}
+	// Not /proc/self, which is the main thread: create may have left that one in the namespace of a pod.
+	ns := &NS{path: "/proc/thread-self/ns/net", fd: netns.None()}
 	if err := ns.open(); err != nil {
 		t.Fatal(err)
 	}

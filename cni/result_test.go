@@ -1,0 +1,151 @@
+package cni_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/braid-cni/braid/cni"
+)
+
+func config(cniVersion string, prevResult []byte) []byte {
+	return fmt.Appendf(nil, `{"cniVersion": %q, "name": "n", "prevResult": %s}`, cniVersion, prevResult)
+}
+
+// What a version can express comes back as it was.
+func TestResultRoundTrip(t *testing.T) {
+	for _, v := range version.All.SupportedVersions() {
+		want := wholeResult()
+		doc, err := cni.MarshalResult(want, v)
+		if err != nil {
+			t.Errorf("%s: %v", v, err)
+			continue
+		}
+		if diff := cmp.Diff(wholeResult(), want); diff != "" {
+			t.Errorf("%s: the result was changed (-before +after):\n%s", v, diff)
+		}
+		got, err := cni.PrevResult(config(v, doc))
+		if err != nil {
+			t.Errorf("%s: %v", v, err)
+			continue
+		}
+		want.CNIVersion = "1.1.0"
+		if v < "1" {
+			want.Interfaces[1].Mtu = 0 // unknown then
+		}
+		if v < "0.3" {
+			want.Interfaces, want.IPs[0].Interface, want.IPs[1].Interface, want.Routes[1].Priority = nil, nil, nil, 0
+		}
+		if diff := cmp.Diff(text(t, want), text(t, got)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", v, diff)
+		}
+	}
+}
+
+// text makes results comparable whatever the length of the byte slices of their addresses.
+func text(t *testing.T, res *types100.Result) string {
+	t.Helper()
+	b, err := json.MarshalIndent(res, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestPrevResultAbsent(t *testing.T) {
+	for _, conf := range []string{`{}`, `{"cniVersion": "1.1.0", "prevResult": null}`} {
+		if res, err := cni.PrevResult([]byte(conf)); res != nil || err != nil {
+			t.Errorf("%s: got %v, %v", conf, res, err)
+		}
+	}
+}
+
+func TestPrevResultErrors(t *testing.T) {
+	for conf, want := range map[string]string{
+		`{`:                      "decode configuration: unexpected end",
+		`{"prevResult": "none"}`: "decode prevResult: json: cannot unmarshal string",
+		`{"cniVersion": "2.0.0", "prevResult": {}}`:                              `decode prevResult: unsupported CNI version "2.0.0"`,
+		`{"cniVersion": "1.0.0", "prevResult": {"interfaces": [{}, null]}}`:      "decode prevResult: interfaces[1] is null",
+		`{"cniVersion": "0.1.0", "prevResult": {"ip4": {"ip": "10.0.0.300/8"}}}`: "decode prevResult: invalid CIDR address",
+	} {
+		_, err := cni.PrevResult([]byte(conf))
+		var coded *types.Error
+		if !errors.As(err, &coded) || coded.Code != types.ErrDecodingFailure || !strings.HasPrefix(coded.Msg, want) {
+			t.Errorf("%s: got %v, want %q", conf, err, want)
+		}
+	}
+}
+
+func TestValidAttachments(t *testing.T) {
+	both := []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}, {ContainerID: "c2", IfName: "net1"}}
+	list := `[{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "net1"}]`
+	tests := []struct {
+		conf string
+		want []types.GCAttachment
+		code uint
+	}{
+		{conf: `{"cni.dev/valid-attachments": ` + list + `}`, want: both},
+		{conf: `{"cni.dev/attachments": ` + list + `}`, want: both},
+		{conf: `{"cni.dev/attachments": [], "cni.dev/valid-attachments": ` + list + `}`, want: both},
+		{conf: `{"cni.dev/valid-attachments": []}`, want: []types.GCAttachment{}},
+		{conf: `{"cni.dev/valid-attachments": null}`},
+		{conf: `{}`, code: types.ErrInvalidNetworkConfig},
+		{conf: `{"cni.dev/valid-attachments": {}}`, code: types.ErrDecodingFailure},
+		{conf: `[]`, code: types.ErrDecodingFailure},
+	}
+	for _, test := range tests {
+		got, err := cni.ValidAttachments([]byte(test.conf))
+		var coded *types.Error
+		if errors.As(err, &coded) != (test.code != 0) || coded != nil && coded.Code != test.code {
+			t.Errorf("%s: got %v, want code %d", test.conf, err, test.code)
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.conf, diff)
+		}
+	}
+}
+
+func FuzzResult(f *testing.F) {
+	for _, v := range version.All.SupportedVersions() {
+		doc, err := cni.MarshalResult(wholeResult(), v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(v, doc)
+	}
+	f.Add("0.4.0", []byte(`{"ips": [{"address": "::ffff:10.0.0.1/100", "interface": -3}], "routes": [null]}`))
+	f.Fuzz(func(t *testing.T, v string, doc []byte) {
+		conf, err := json.Marshal(map[string]any{"cniVersion": v, "prevResult": json.RawMessage(doc)})
+		if err != nil {
+			return
+		}
+		res, err := cni.PrevResult(conf)
+		if err != nil || res == nil {
+			return
+		}
+		for _, to := range version.All.SupportedVersions() {
+			_, err := cni.MarshalResult(res, to)
+			if err != nil && (to >= "0.3" || len(res.IPs) > 0) {
+				t.Errorf("version %s cannot express %v: %v", to, res, err)
+			}
+		}
+		first, err := cni.MarshalResult(res, "1.1.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := cni.PrevResult(config("1.1.0", first))
+		if err != nil {
+			t.Fatalf("decode %s: %v", first, err)
+		}
+		if second, err := cni.MarshalResult(again, "1.1.0"); err != nil || string(first) != string(second) {
+			t.Errorf("%s became %s (%v)", first, second, err)
+		}
+	})
+}
