@@ -25,7 +25,7 @@ func (ns *Namespace) Announce(ifName string, res *types100.Result) error {
 	if err != nil {
 		return err
 	}
-	ips, err := addressesOf(ifName, res)
+	ips, err := AddressesOf(ifName, res)
 	if err != nil {
 		return err
 	}

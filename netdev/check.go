@@ -23,7 +23,7 @@ func (ns *Namespace) Check(ifName string, res *types100.Result, opts Options) er
 	if err != nil {
 		return err
 	}
-	ips, err := addressesOf(ifName, res)
+	ips, err := AddressesOf(ifName, res)
 	if err != nil {
 		return err
 	}

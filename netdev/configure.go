@@ -31,7 +31,7 @@ func (ns *Namespace) Configure(ctx context.Context, ifName string, res *types100
 	if err != nil {
 		return err
 	}
-	ips, err := addressesOf(ifName, res)
+	ips, err := AddressesOf(ifName, res)
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func (ns *Namespace) Configure(ctx context.Context, ifName string, res *types100
 	return ns.waitDAD(ctx, link, addrs)
 }
 
-// addressesOf returns the addresses of a result that refer to an interface of the container.
-func addressesOf(ifName string, res *types100.Result) (ips []*types100.IPConfig, err error) {
+// AddressesOf returns the addresses of a result that refer to an interface of the pod, and fails if an index points nowhere.
+func AddressesOf(ifName string, res *types100.Result) (ips []*types100.IPConfig, err error) {
 	for i, ip := range res.IPs {
 		if ip.Interface == nil {
 			continue

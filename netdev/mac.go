@@ -38,7 +38,7 @@ func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
 		if source.value == "" {
 			continue
 		}
-		parsed, err := parseMAC(source.value)
+		parsed, err := ParseMAC(source.value)
 		if err != nil {
 			return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s: %q %v", source.key, source.value, err), "")
 		}
@@ -47,7 +47,8 @@ func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
 	return mac, nil
 }
 
-func parseMAC(s string) (net.HardwareAddr, error) {
+// ParseMAC parses the MAC address of an interface. The error is to be put after the value: it says what is wrong with it.
+func ParseMAC(s string) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(s)
 	switch {
 	case err != nil || len(mac) != 6:

@@ -57,8 +57,9 @@ func Open(path string) (*Namespace, error) {
 	return &Namespace{path: path, fd: netns.NsHandle(fd), handle: handle}, nil
 }
 
-// Host opens the namespace of this process: the node's.
-func Host() (*Namespace, error) { return Open("/proc/self/ns/net") }
+// Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
+// /proc/self is about, may be one that the Go runtime has put aside.
+func Host() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
 
 // isNetns tells a namespace from what is left of the path when it has been unmounted, an ordinary file.
 func isNetns(fd int) error {
@@ -142,6 +143,19 @@ func (ns *Namespace) Interface(name string) (*types100.Interface, error) {
 	}
 	attrs := link.Attrs()
 	return &types100.Interface{Name: name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}, nil
+}
+
+// Names returns the names of all interfaces.
+func (ns *Namespace) Names() ([]string, error) {
+	links, err := Dump(ns.handle.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links of %s: %w", ns.path, err)
+	}
+	names := make([]string, len(links))
+	for i, link := range links {
+		names[i] = link.Attrs().Name
+	}
+	return names, nil
 }
 
 // Free returns an error if the name is taken in the namespace.
