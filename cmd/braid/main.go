@@ -1,0 +1,82 @@
+// Command braid is the CNI plugin: the delegator, or one of its own plugins when called by that plugin's name.
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/braid-cni/braid/bridge"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/internal/buildinfo"
+	"github.com/braid-cni/braid/ipam/hostlocal"
+	"github.com/braid-cni/braid/ipam/static"
+	"github.com/braid-cni/braid/loopback"
+	"github.com/braid-cni/braid/macvlan"
+	"github.com/braid-cni/braid/resolve"
+)
+
+func main() {
+	name := filepath.Base(os.Args[0])
+	about := fmt.Sprintf("CNI plugin %s of Braid %s", name, buildinfo.Version)
+	if own, ok := plugins()[name]; ok {
+		cni.Main(own, about)
+		return
+	}
+	cni.Main(&delegate.Delegator{
+		Own:      plugins(),
+		Resolver: connect,
+		Stderr:   os.Stderr,
+		BootID:   bootID(),
+	}, about)
+}
+
+// plugins returns Braid's own, by type. They find each other, and binaries for every other type.
+func plugins() map[string]cni.Plugin {
+	own := make(map[string]cni.Plugin)
+	find := func(pluginType string) cni.Plugin {
+		if p, ok := own[pluginType]; ok {
+			return p
+		}
+		return cni.Exec{Type: pluginType}
+	}
+	own["bridge"] = bridge.Plugin{Find: find}
+	own["macvlan"] = macvlan.Plugin{Find: find}
+	own["loopback"] = loopback.Plugin{}
+	own["host-local"] = hostlocal.Plugin{}
+	own["static"] = static.Plugin{}
+	return own
+}
+
+// connect starts `braidd resolve`, which lies beside this binary, with the first request.
+func connect(c *conf.Config, _ *slog.Logger) (interface {
+	resolve.Resolver
+	io.Closer
+}, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	child := &resolve.Child{Path: filepath.Join(filepath.Dir(self), "braidd"), Args: []string{"resolve"}}
+	if c.Manifests != "" {
+		child.Args = append(child.Args, "--manifests", c.Manifests, "--status-dir", filepath.Join(c.CNIDir, "status"))
+	} else {
+		child.Args = append(child.Args, "--kubeconfig", c.Kubeconfig)
+	}
+	return child, nil
+}
+
+// bootID tells this run of the kernel from another. Where it can not be read every boot is the same, and attachments of
+// an earlier one are known by their namespaces' absence only.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,263 @@
+package delegate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/braid-cni/braid/chain"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/resolve"
+)
+
+// Add implements [cni.Plugin]. The stations of an ADD, in order; DESIGN promises that whichever of them fails, nothing
+// that was made stays.
+func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
+	c, err := d.call(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.conf.CheckDefaultNetwork(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Add)
+	defer cancel()
+	unlock, err := c.journal.Lock(ctx, req.ContainerID)
+	if err != nil {
+		return nil, tryAgain(err)
+	}
+	defer unlock()
+	if err := c.undoEarlier(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	ns, err := netdev.Open(req.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("open CNI_NETNS: %w", err)
+	}
+	defer ns.Close()
+
+	cluster, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer cluster.Close()
+	pod, err := cluster.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			cluster.reportFailure(ctx, err)
+		}
+	}()
+	plan, chains, err := c.plan(ns, pod)
+	if err != nil {
+		return nil, err
+	}
+	record, err := c.attach(ctx, ns, plan, chains)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = c.takeBack(ctx, record, err)
+		}
+	}()
+	if err := applyDefaultRoute(ns, plan, record.Attachments); err != nil {
+		return nil, err
+	}
+	record.Done = true
+	if err := c.journal.Put(record); err != nil {
+		return nil, err
+	}
+	if res, err = c.result(record); err != nil {
+		return nil, err
+	}
+	return res, cluster.reportSuccess(ctx, record, plan)
+}
+
+// undoEarlier clears the way for an ADD that follows another of the same attachment which did not come to its end:
+// because it was killed, or because its network namespace is gone.
+func (c *call) undoEarlier(ctx context.Context) error {
+	r, err := c.journal.Get(c.req.ContainerID, c.req.IfName)
+	var corrupt *journal.CorruptError
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return nil
+	case errors.As(err, &corrupt):
+		c.log.Error("record set aside", "err", err)
+		return c.journal.SetAside(c.req.ContainerID, c.req.IfName)
+	case err != nil:
+		return err
+	case r.Done && c.alive(r) && r.Netns == c.req.Netns:
+		// "A runtime should not call ADD twice (without an intervening DEL) for the same (network name, container id,
+		// name of the interface inside the container)."
+		return fmt.Errorf("container %s has interface %s already, made by an ADD at %s: DEL it first", r.ContainerID, r.IfName, r.Created.Format(time.RFC3339))
+	}
+	c.log.Info("undo an ADD that did not come to its end", "created", r.Created)
+	if err := c.undo(ctx, r); err != nil {
+		return fmt.Errorf("undo an earlier ADD: %w", err)
+	}
+	return nil
+}
+
+// plan says what will be made, and finds every plugin of it, before anything is changed.
+func (c *call) plan(ns *netdev.Namespace, pod *resolve.Answer) ([]Planned, []*chain.Chain, error) {
+	taken, err := ns.Names()
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := NewPlan(c.conf, pod, c.req.IfName, taken)
+	if err != nil {
+		return nil, nil, err
+	}
+	chains := make([]*chain.Chain, len(plan))
+	errs := make([]error, len(plan))
+	for i, p := range plan {
+		if chains[i], err = chain.New(p.Network, c.path, c.find); err != nil {
+			errs[i] = fmt.Errorf("network %s: %w", p.Name, err)
+		}
+	}
+	c.log.Debug("planned", "attachments", names(plan))
+	return plan, chains, errors.Join(errs...)
+}
+
+// attach makes the attachments, having noted in the journal what it is about to make. When it fails nothing of them is
+// left but what the error says.
+func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned, chains []*chain.Chain) (*journal.Record, error) {
+	pod := c.pod()
+	record := &journal.Record{
+		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name,
+		ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
+	}
+	for _, p := range plan {
+		record.Attachments = append(record.Attachments, journal.Attachment{
+			Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network, Capabilities: p.Capabilities,
+		})
+	}
+	if err := c.journal.Put(record); err != nil {
+		return nil, err
+	}
+	begun := 0
+	exists := make([]bool, len(plan))
+	for _, n := range batches(plan, chains) {
+		batch, ctx := errgroup.WithContext(ctx)
+		for i := begun; i < begun+n; i++ {
+			batch.Go(func() (err error) {
+				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i)
+				return err
+			})
+		}
+		begun += n
+		if err := batch.Wait(); err != nil {
+			// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
+			var made []journal.Attachment
+			for i, a := range record.Attachments {
+				if exists[i] {
+					made = append(made, a)
+				}
+			}
+			record.Attachments = made
+			return nil, c.takeBack(ctx, record, err)
+		}
+	}
+	return record, nil
+}
+
+// attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns.
+func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Chain, record *journal.Record, i int) (exists bool, err error) {
+	a := &record.Attachments[i]
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err)
+		}
+	}()
+	at, start := record.At(a), time.Now()
+	res, err := ch.Add(ctx, at, a.Capabilities)
+	if err != nil {
+		var incomplete *chain.UndoError
+		return errors.As(err, &incomplete), err
+	}
+	mac := ""
+	if iface, err := ns.Interface(a.IfName); err == nil {
+		mac = iface.Mac
+	}
+	a.Result, err = normalize(res, at, mac)
+	c.log.Debug("attached", "network", a.Name, "interface", a.IfName, "took", time.Since(start))
+	return true, err
+}
+
+// batches says how many attachments are made at the same time, in order. The cluster-wide default network comes first,
+// alone. Attachments whose plugins are all own go together, so that what they wait for (DHCP, duplicate address
+// detection, carrier) overlaps. A third-party plugin may expect to be the only one at work in the pod, and a parent
+// inside the pod must be there: those wait for what comes before them, and what comes after waits for them.
+func batches(plan []Planned, chains []*chain.Chain) (sizes []int) {
+	together := false // whether the last batch may be added to
+	for i, ch := range chains {
+		alone := plan[i].Default || !ch.InProcess() || parentInPod(&plan[i])
+		if together && !alone {
+			sizes[len(sizes)-1]++
+			continue
+		}
+		sizes = append(sizes, 1)
+		together = !alone
+	}
+	return sizes
+}
+
+// parentInPod says whether a plugin looks its parent up in the pod, where another attachment may have to make it.
+func parentInPod(p *Planned) bool {
+	for _, plugin := range p.Network.Plugins {
+		var c struct {
+			LinkInContainer bool `json:"linkInContainer"`
+		}
+		if json.Unmarshal(plugin.Bytes, &c) != nil || c.LinkInContainer {
+			return true
+		}
+	}
+	return false
+}
+
+// takeBack undoes the attachments of an ADD that fails, and returns why it fails, with what could not be undone.
+func (c *call) takeBack(ctx context.Context, record *journal.Record, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	if err := c.undo(ctx, record); err != nil {
+		return errors.Join(cause, fmt.Errorf("undo: %w", err))
+	}
+	return cause
+}
+
+// result is what the runtime gets to know.
+func (c *call) result(record *journal.Record) (*types100.Result, error) {
+	var results []*types100.Result
+	prev, err := cni.PrevResult(c.req.Config)
+	if err != nil {
+		return nil, err
+	}
+	if prev != nil {
+		// "it MUST handle prevResult by either passing it through, or modifying it appropriately"
+		if prev, err = normalize(prev, c.req.Attachment, ""); err != nil {
+			return nil, fmt.Errorf("prevResult: %w", err)
+		}
+		results = append(results, prev)
+	}
+	for _, a := range record.Attachments {
+		if c.conf.Result == conf.ResultDefault && len(results) > 0 {
+			break
+		}
+		results = append(results, a.Result)
+	}
+	return merge(results), nil
+}

@@ -1,0 +1,185 @@
+// Package delegate is the meta-plugin: a plugin made of other plugins. It learns which networks a pod selects, plans
+// the attachments ([NewPlan]), makes them, and answers with one merged result. Every verb but ADD works from the journal
+// alone.
+package delegate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/resolve"
+)
+
+const (
+	undoTime   = 30 * time.Second // for what a failed ADD has made, whose own deadline may have passed
+	reportTime = 5 * time.Second  // for the event of a failed ADD
+)
+
+// A Delegator serves any entry configuration. It holds no state and is safe for concurrent use.
+type Delegator struct {
+	Own      map[string]cni.Plugin // plugins that run in-process, by type
+	Resolver NewResolver           // required where a configuration names an API server or manifests
+	Stderr   io.Writer             // where logs go unless the configuration names a file; required
+	BootID   string                // of the running kernel; required
+}
+
+// NewResolver connects to what knows the pods and networks of a cluster. Closing it ends the connection.
+type NewResolver func(c *conf.Config, log *slog.Logger) (interface {
+	resolve.Resolver
+	io.Closer
+}, error)
+
+var _ cni.Plugin = (*Delegator)(nil)
+
+// A call is one request with what its configuration says.
+type call struct {
+	*Delegator
+	req     *cni.Request
+	conf    *conf.Config
+	journal *journal.Journal
+	path    []string // where binaries are looked up
+	log     *slog.Logger
+}
+
+func (d *Delegator) call(req *cni.Request) (*call, error) {
+	c, err := conf.Parse(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	return d.callWith(req, c)
+}
+
+func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
+	j, err := journal.Open(filepath.Join(c.CNIDir, "attachments"))
+	if err != nil {
+		return nil, err
+	}
+	log := newLogger(c, d.Stderr).With("container", req.ContainerID, "ifname", req.IfName)
+	for _, key := range c.Ignored {
+		log.Warn("key has no effect", "key", key)
+	}
+	path := slices.Clone(req.Path)
+	if !slices.Contains(path, c.BinDir) {
+		path = slices.Insert(path, 0, c.BinDir)
+	}
+	return &call{d, req, c, j, path, log}, nil
+}
+
+// find is the lookup of plugins: Braid's own, unless the operator wants the binary of that type executed.
+func (c *call) find(pluginType string) cni.Plugin {
+	if own, ok := c.Own[pluginType]; ok && !slices.Contains(c.conf.Exec, pluginType) {
+		return own
+	}
+	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+}
+
+// pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes.
+func (c *call) pod() resolve.Pod {
+	namespace, _ := c.req.Arg("K8S_POD_NAMESPACE")
+	name, _ := c.req.Arg("K8S_POD_NAME")
+	uid, _ := c.req.Arg("K8S_POD_UID")
+	return resolve.Pod{Namespace: namespace, Name: name, UID: uid}
+}
+
+// undo takes back what a record says may exist, last attachment first. What could not be undone stays in the record,
+// for the next DEL, GC or sweep; a record of which nothing is left is removed.
+func (c *call) undo(ctx context.Context, r *journal.Record) error {
+	if !c.alive(r) {
+		r.Netns = ""
+	}
+	var left []journal.Attachment
+	var errs []error
+	for i := len(r.Attachments) - 1; i >= 0; i-- {
+		a := &r.Attachments[i]
+		if err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
+			left = slices.Insert(left, 0, *a)
+		}
+	}
+	if len(left) == 0 {
+		return c.journal.Remove(r.ContainerID, r.IfName)
+	}
+	r.Done, r.Attachments = false, left
+	return errors.Join(append(errs, c.journal.Put(r))...)
+}
+
+// alive says whether the network namespace of a record still exists. That of another boot does not, whatever lies at
+// its path today.
+func (c *call) alive(r *journal.Record) bool {
+	if r.Netns == "" || r.BootID != c.BootID {
+		return false
+	}
+	_, err := os.Stat(r.Netns)
+	return err == nil
+}
+
+// tryAgain gives an error the code that says so.
+func tryAgain(err error) error {
+	return types.NewError(types.ErrTryAgainLater, err.Error(), "")
+}
+
+// ready waits for the file by which the default network's provider says that it can be used.
+//
+// Network CRD specification (6.1.2): the implementation "must then block any pod network attachment/detachment
+// operations until the cluster-wide default network is ready". DEL does not wait: it must always work.
+func (c *call) ready(ctx context.Context) error {
+	file := c.conf.ReadinessIndicatorFile
+	if file == "" {
+		return nil
+	}
+	for {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return tryAgain(fmt.Errorf("default network is not ready: readinessindicatorfile %s does not exist", file))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// newLogger writes what is logged to the configured file, or to standard error.
+func newLogger(c *conf.Config, stderr io.Writer) *slog.Logger {
+	w := stderr
+	if c.Log.File != "" {
+		w = appender(c.Log.File)
+		if c.Log.ToStderr {
+			w = io.MultiWriter(w, stderr)
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: c.Log.Level}))
+}
+
+// An appender opens its file for each line, so that nothing has to be closed and a file rotated away is let go.
+type appender string
+
+func (a appender) Write(b []byte) (int, error) {
+	f, err := os.OpenFile(string(a), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Write(b)
+}
+
+func names(plan []Planned) string {
+	var s []string
+	for _, p := range plan {
+		s = append(s, p.Name+"@"+p.IfName)
+	}
+	return strings.Join(s, " ")
+}

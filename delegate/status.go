@@ -1,0 +1,77 @@
+package delegate
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/resolve"
+)
+
+// A networkStatus is one element of the annotation k8s.v1.cni.cncf.io/network-status (Network CRD specification, 5).
+// It has the keys of the specification and no others: "default" is required of every element, so it is spelled out,
+// and addresses are bare, as those who read the annotation expect them.
+type networkStatus struct {
+	Name         string          `json:"name"`
+	Interface    string          `json:"interface,omitempty"`
+	IPs          []string        `json:"ips,omitempty"`
+	MAC          string          `json:"mac,omitempty"`
+	Default      bool            `json:"default"`
+	DNS          *types.DNS      `json:"dns,omitempty"`
+	DefaultRoute []string        `json:"default-route,omitempty"`
+	DeviceInfo   json.RawMessage `json:"device-info,omitempty"`
+}
+
+// statusOf describes an attachment.
+func statusOf(a *journal.Attachment, p *Planned) networkStatus {
+	s := networkStatus{Name: a.Name, Interface: a.IfName, Default: a.Default}
+	own := podInterface(a.Result)
+	if own >= 0 {
+		s.Interface, s.MAC = a.Result.Interfaces[own].Name, a.Result.Interfaces[own].Mac
+	}
+	s.IPs = addresses(a.Result, own)
+	if dns := a.Result.DNS; len(dns.Nameservers) > 0 || dns.Domain != "" || len(dns.Search) > 0 {
+		s.DNS = &types.DNS{Nameservers: dns.Nameservers, Domain: dns.Domain, Search: dns.Search}
+	}
+	for _, gw := range p.Selection.DefaultRoute {
+		s.DefaultRoute = append(s.DefaultRoute, gw.String())
+	}
+	return s
+}
+
+// addresses returns those of one interface of a result, without prefix lengths.
+func addresses(res *types100.Result, iface int) (ips []string) {
+	for _, ip := range res.IPs {
+		if *ip.Interface == iface {
+			ips = append(ips, ip.Address.IP.String())
+		}
+	}
+	return ips
+}
+
+// success reports an ADD.
+func success(pod resolve.Pod, record *journal.Record, plan []Planned) (*resolve.Report, error) {
+	r := &resolve.Report{Pod: pod}
+	statuses := make([]networkStatus, len(plan))
+	for i := range plan {
+		a := &record.Attachments[i]
+		statuses[i] = statusOf(a, &plan[i])
+		var with []string
+		for _, ip := range a.Result.IPs {
+			if *ip.Interface == podInterface(a.Result) {
+				with = append(with, ip.Address.String())
+			}
+		}
+		r.Events = append(r.Events, resolve.Event{
+			Type: "Normal", Reason: "AddedInterface",
+			Message: fmt.Sprintf("Add %s [%s] from %s", a.IfName, strings.Join(with, " "), a.Name),
+		})
+	}
+	var err error
+	r.Status, err = json.Marshal(statuses)
+	return r, err
+}

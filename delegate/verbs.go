@@ -1,0 +1,249 @@
+package delegate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/chain"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
+)
+
+// chainOf returns the plugins that made an attachment.
+func (c *call) chainOf(a *journal.Attachment) *chain.Chain {
+	return chain.Lenient(a.Network, c.path, c.find)
+}
+
+// Del implements [cni.Plugin]. It needs the journal only: neither the API server, nor a valid configuration, nor the
+// namespace.
+//
+// "Plugins MUST accept multiple DEL calls for the same (CNI_CONTAINERID, CNI_IFNAME) pair, and return success if the
+// interface in question, or any modifications added, are missing."
+func (d *Delegator) Del(ctx context.Context, req *cni.Request) error {
+	entry, invalid := conf.Parse(req.Config) // what could be read of an invalid one is enough
+	c, err := d.callWith(req, entry)
+	if err != nil {
+		return err
+	}
+	if invalid != nil {
+		c.log.Warn("the configuration is invalid; DEL works from the journal", "err", invalid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Del)
+	defer cancel()
+	unlock, err := c.journal.Lock(ctx, req.ContainerID)
+	if err != nil {
+		return tryAgain(err)
+	}
+	defer unlock()
+
+	r, err := c.journal.Get(req.ContainerID, req.IfName)
+	var corrupt *journal.CorruptError
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return nil
+	case errors.As(err, &corrupt):
+		return c.delWithoutRecord(ctx, corrupt)
+	case err != nil:
+		return err
+	}
+	if req.Netns == "" {
+		r.Netns = ""
+	}
+	return c.undo(ctx, r)
+}
+
+// delWithoutRecord undoes what the configuration alone tells of an attachment whose record can not be read: the
+// networks of the operator. The record is kept beside, for whoever looks for the rest.
+func (c *call) delWithoutRecord(ctx context.Context, corrupt error) error {
+	c.log.Error("record set aside; only networks of the configuration are undone", "err", corrupt)
+	r := &journal.Record{
+		BootID: c.BootID, ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
+	}
+	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
+	if err != nil {
+		c.log.Warn("plan", "err", err)
+	}
+	for _, p := range plan {
+		if p.Network != nil {
+			r.Attachments = append(r.Attachments, journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network})
+		}
+	}
+	if err := c.journal.SetAside(c.req.ContainerID, c.req.IfName); err != nil {
+		return err
+	}
+	return c.undo(ctx, r)
+}
+
+// Check implements [cni.Plugin]: every attachment of the pod is checked, and all complaints are joined.
+func (d *Delegator) Check(ctx context.Context, req *cni.Request) error {
+	c, err := d.call(req)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Check)
+	defer cancel()
+	unlock, err := c.journal.Lock(ctx, req.ContainerID)
+	if err != nil {
+		return tryAgain(err)
+	}
+	defer unlock()
+
+	r, err := c.journal.Get(req.ContainerID, req.IfName)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		// "A runtime must not call CHECK for a container that has not been ADDed"
+		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("container %s has no interface %s of this network: there was no ADD, or a DEL since", req.ContainerID, req.IfName), "")
+	case err != nil:
+		return err
+	case !r.Done:
+		return fmt.Errorf("interface %s of container %s is incomplete: an ADD or a DEL did not come to its end", req.IfName, req.ContainerID)
+	}
+	var errs []error
+	for i := range r.Attachments {
+		a := &r.Attachments[i]
+		if err := c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
+// stand for all attachments that Braid made with them. The others are undone, and then every network is told which of
+// its own attachments are valid.
+//
+// "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use." Passing on the
+// runtime's list as it is would have them free net1 of every pod.
+func (d *Delegator) GC(ctx context.Context, req *cni.Request) error {
+	c, err := d.call(req)
+	if err != nil {
+		return err
+	}
+	valid, err := cni.ValidAttachments(req.Config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.GC)
+	defer cancel()
+	unlock, err := c.journal.LockAll(ctx)
+	if err != nil {
+		return tryAgain(err)
+	}
+	defer unlock()
+
+	records, unreadable := c.journal.All()
+	errs := []error{unreadable}
+	networks := newNetworkSet()
+	for _, network := range c.operatorNetworks() {
+		networks.add(network)
+	}
+	for _, r := range records {
+		stale := r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+		for i := range r.Attachments {
+			a := &r.Attachments[i]
+			networks.add(a.Network)
+			if !stale {
+				networks.keep(a.Network, r.At(a))
+			}
+		}
+		if stale {
+			errs = append(errs, c.undo(ctx, r))
+		}
+	}
+	if unreadable != nil {
+		// An attachment may be in use whose record can not be read: nobody is told that it is not.
+		return errors.Join(errs...)
+	}
+	for _, n := range networks.list {
+		if err := chain.Lenient(n.network, c.path, c.find).GC(ctx, networks.valid[n.network.Name]); err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", n.network.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// operatorNetworks returns the networks that the configuration names and that can be read without the API server.
+func (c *call) operatorNetworks() (networks []*conf.Network) {
+	for _, o := range operatorChoices(c.conf, nil) {
+		if network, err := o.load(c.conf, nil); err == nil {
+			networks = append(networks, network)
+		}
+	}
+	return networks
+}
+
+// A networkSet collects networks and their valid attachments. A network is told apart by its whole configuration, since
+// a NetworkAttachmentDefinition may have been edited; attachments belong to all configurations of one name, since it
+// is by name that plugins keep them.
+type networkSet struct {
+	list  []member
+	valid map[string][]types.GCAttachment // by network name
+}
+
+type member struct {
+	network *conf.Network
+	config  string
+}
+
+func newNetworkSet() *networkSet { return &networkSet{valid: make(map[string][]types.GCAttachment)} }
+
+func (s *networkSet) add(network *conf.Network) {
+	config, err := json.Marshal(network)
+	if err != nil || slices.ContainsFunc(s.list, func(m member) bool { return m.config == string(config) }) {
+		return
+	}
+	s.list = append(s.list, member{network, string(config)})
+}
+
+func (s *networkSet) keep(network *conf.Network, at cni.Attachment) {
+	s.valid[network.Name] = append(s.valid[network.Name], types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
+}
+
+// Status implements [cni.Plugin]. It asks neither the API server nor waits for anything: runtimes call it every few
+// seconds. "A plugin must exit with a zero (success) return code if the plugin is ready to service ADD requests."
+func (d *Delegator) Status(ctx context.Context, req *cni.Request) error {
+	c, err := d.call(req)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Status)
+	defer cancel()
+	if file := c.conf.ReadinessIndicatorFile; file != "" {
+		if _, err := os.Stat(file); err != nil {
+			return notAvailable("default network is not ready: readinessindicatorfile: %v", err)
+		}
+	}
+	for _, file := range []string{c.conf.Kubeconfig, c.conf.Manifests} {
+		if _, err := os.Stat(file); file != "" && err != nil {
+			return notAvailable("pods and networks can not be looked up: %v", err)
+		}
+	}
+	for _, o := range operatorChoices(c.conf, nil) {
+		if o.nad != nil {
+			continue // in the API server only
+		}
+		network, err := o.load(c.conf, nil)
+		if err != nil {
+			return notAvailable("%v", err)
+		}
+		ch, err := chain.New(network, c.path, c.find)
+		if err == nil {
+			err = ch.Status(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("network %s: %w", network.Name, err)
+		}
+	}
+	return nil
+}
+
+func notAvailable(format string, args ...any) error {
+	return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf(format, args...), "")
+}

@@ -1,0 +1,5 @@
+// Package buildinfo says which Braid this is.
+package buildinfo
+
+// Version is set when the binaries are linked.
+var Version = "devel"
