@@ -149,6 +149,7 @@ func (o *choice) load(c *conf.Config, found map[string]resolve.Network) (network
 		if _, notFound := errors.AsType[*confdir.NotFoundError](err); notFound {
 			return nil, fmt.Errorf("%w; nor does NetworkAttachmentDefinition %s exist", err, o.nad)
 		}
+		o.nad = nil
 		return network, err
 	case !exists:
 		return nil, &noNetworkError{*o.nad}
