@@ -129,7 +129,7 @@ func (s *Selection) validateNetwork(path string, c *complaints) {
 
 // parseList decodes the JSON format.
 func parseList(key, annotation, namespace string, c *complaints) (sels []Selection) {
-	if err := checkJSON([]byte(annotation), maxAnnotation); err != nil {
+	if err := CheckJSON([]byte(annotation), maxAnnotation); err != nil {
 		c.addf(key, "%v", err)
 		return nil
 	}

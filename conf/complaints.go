@@ -10,6 +10,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// maxComplaints is how many complaints an error message has.
+const maxComplaints = 20
+
 // complaints collects everything that is wrong with a document, so that it can be put right at once.
 // The zero value is ready to use.
 type complaints struct {
@@ -40,7 +43,11 @@ func (c *complaints) err(subject string) error {
 	if code == 0 {
 		code = types.ErrInvalidNetworkConfig
 	}
-	return types.NewError(code, "invalid "+subject+": "+strings.Join(c.list, "; "), "")
+	list := c.list
+	if more := len(list) - maxComplaints; more > 0 {
+		list = append(list[:maxComplaints:maxComplaints], fmt.Sprintf("and %d more", more))
+	}
+	return types.NewError(code, "invalid "+subject+": "+strings.Join(list, "; "), "")
 }
 
 func decodingError(subject string, err error) error {

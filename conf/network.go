@@ -41,19 +41,20 @@ func (p Plugin) MarshalJSON() ([]byte, error) { return p.Bytes, nil }
 // The input may be hostile. Errors are of type *types.Error: code 6 if the input is no JSON object, 1 if it offers no
 // supported CNI version, else 7, with all complaints at once.
 func ParseNetwork(b []byte, defaultName string) (*Network, error) {
-	if err := checkJSON(b, maxNetwork); err != nil {
+	if err := CheckJSON(b, MaxNetwork); err != nil {
 		return nil, decodingError("network configuration", err)
 	}
 	return newNetwork(b, Network{Name: defaultName}, nil)
 }
 
 // ParseList is [ParseNetwork] for a configuration list that lies in a file: load returns the plugins in the folder that
-// has the network's name, in their order. It is not called if the list has "loadOnlyInlinedPlugins".
+// has the network's name, in their order, each a document that [CheckJSON] accepts. It is not called if the list has
+// "loadOnlyInlinedPlugins".
 //
 // "Any valid plugin configuration objects aggregated from other sources must be appended to the final list of `plugins`
 // for that network name."
 func ParseList(b []byte, load func(name string) ([]json.RawMessage, error)) (*Network, error) {
-	if err := checkJSON(b, maxNetwork); err != nil {
+	if err := CheckJSON(b, MaxNetwork); err != nil {
 		return nil, decodingError("network configuration", err)
 	}
 	return newNetwork(b, Network{}, load)

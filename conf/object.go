@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A member is one key of a JSON object. The value is kept as it was written.
@@ -148,7 +149,9 @@ func openObject(value json.RawMessage, path string, c *complaints) (o *object, o
 
 // raw returns the value of a key. A key that is null counts as absent, as in the Kubernetes API.
 func (o *object) raw(key string) (json.RawMessage, bool) {
-	o.known = append(o.known, key)
+	if !o.knows(key) {
+		o.known = append(o.known, key)
+	}
 	for _, m := range o.members {
 		if m.key == key && string(m.value) != "null" {
 			return m.value, true
@@ -190,9 +193,14 @@ func (o *object) readOptional(key string, into *string, valid func(string) bool,
 	}
 }
 
-// readPath reads an absolute path, or an empty one: a plugin does not know the folder that it is started in.
+// readPath reads an absolute path: a plugin does not know the folder that it is started in. An empty one counts as
+// absent.
 func (o *object) readPath(key string, into *string) {
-	o.readOptional(key, into, func(s string) bool { return s == "" || filepath.IsAbs(s) }, wantPath)
+	var path string
+	o.readOptional(key, &path, func(s string) bool { return s == "" || filepath.IsAbs(s) }, "an absolute path")
+	if path != "" {
+		*into = path
+	}
 }
 
 // readNames reads a list of strings that must be valid.
@@ -217,8 +225,8 @@ func (o *object) knows(key string) bool { return slices.Contains(o.known, key) }
 func (o *object) misspelt() {
 	for _, m := range o.members {
 		for _, key := range o.known {
-			if m.key != key && fold(m.key) == fold(key) {
-				o.addf("", "unknown key %q; did you mean %q?", o.path+m.key, key)
+			if m.key != key && strings.EqualFold(m.key, key) {
+				o.addf("", "unknown key %s; did you mean %q?", quote(o.path+m.key), o.path+key)
 			}
 		}
 	}

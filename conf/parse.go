@@ -13,8 +13,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-const wantPath = "an absolute path"
-
 // ignoredKeys are keys of Multus and of CNI that have no effect here.
 var ignoredKeys = []string{
 	"retryDeleteOnError",     // a record is always kept until DEL succeeds
@@ -141,7 +139,12 @@ func (c *Config) readNetworks(o *object) {
 		if i == 0 {
 			inherited.Name = c.Name
 		}
-		c.Delegates = append(c.Delegates, parseNetwork(raw, fmt.Sprintf("delegates[%d]", i), inherited, nil, o.complaints))
+		path := fmt.Sprintf("delegates[%d]", i)
+		n := parseNetwork(raw, path, inherited, nil, o.complaints)
+		if isOwn := func(p Plugin) bool { return p.Type == c.Type }; slices.ContainsFunc(n.Plugins, isOwn) {
+			o.addf(path, "found type %s, want another: the plugin cannot be its own delegate", quote(c.Type))
+		}
+		c.Delegates = append(c.Delegates, n)
 	}
 
 	const want = "the name of a NetworkAttachmentDefinition or of a network in confDir, or an absolute path"
@@ -160,9 +163,10 @@ func isNetworkRef(s string) bool {
 }
 
 func (c *Config) readLookup(o *object) {
-	for key, into := range map[string]*string{"kubeconfig": &c.Kubeconfig, "manifests": &c.Manifests, "confDir": &c.ConfDir, "binDir": &c.BinDir} {
-		o.readPath(key, into)
-	}
+	o.readPath("kubeconfig", &c.Kubeconfig)
+	o.readPath("manifests", &c.Manifests)
+	o.readPath("confDir", &c.ConfDir)
+	o.readPath("binDir", &c.BinDir)
 	if c.Kubeconfig != "" && c.Manifests != "" {
 		o.addf("manifests", `found also "kubeconfig", want one of the two`)
 	}

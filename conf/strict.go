@@ -15,17 +15,17 @@ import (
 // What is accepted at most. Nothing that a person would write comes near.
 const (
 	maxDepth      = 32        // objects and lists within each other
-	maxNetwork    = 256 << 10 // bytes of a network configuration
+	MaxNetwork    = 256 << 10 // bytes of a network configuration
 	maxAnnotation = 256 << 10 // bytes; the API server's own limit for all annotations of an object
 	maxConfig     = 16 << 20  // bytes of the plugin's own configuration; at GC it lists every attachment of the node
 	maxPlugins    = 16        // plugins of a network
 	maxSelections = 64        // networks that an annotation selects
 )
 
-// checkJSON accepts one JSON document that every decoder understands in the same way. Refused are duplicate keys, keys
+// CheckJSON accepts one JSON document, of maxSize bytes at most, that every decoder understands in the same way. Refused are duplicate keys, keys
 // that differ in case only (encoding/json takes "Master" for "master", so that one check could see the first and a
 // plugin act on the second), text after the document, text that is not UTF-8, and what exceeds the bounds.
-func checkJSON(doc []byte, maxSize int) error {
+func CheckJSON(doc []byte, maxSize int) error {
 	if len(doc) > maxSize {
 		return fmt.Errorf("%d bytes exceed the limit of %d", len(doc), maxSize)
 	}
