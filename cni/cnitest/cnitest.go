@@ -79,12 +79,13 @@ func Run(t *testing.T, newSubject func(t *testing.T) *Subject) {
 			}
 			r.node = nettest.Node(t)
 			r.nodeLinks = append(r.node.Links(t), r.Shared...)
-			t.Cleanup(func() {
+			// Not by t.Cleanup: the namespaces would be gone before.
+			defer func() {
 				r.deleteAll()
 				if t.Failed() {
 					t.Logf("the promise: %s", c.promise)
 				}
-			})
+			}()
 			c.run(r)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -194,22 +195,13 @@ func (p *toy) refuseTaken(req *cni.Request) error {
 
 func (p *toy) reserve(who owner) (net.IP, error) {
 	p.mu.Lock()
-	taken := []byte{0, 1}
-	for _, n := range p.reserved {
-		taken = append(taken, n)
-	}
-	_, again := p.reserved[who]
-	p.mu.Unlock()
-	if again {
+	defer p.mu.Unlock()
+	if _, again := p.reserved[who]; again {
 		return nil, errors.New("there is an address already")
 	}
+	taken := slices.Collect(maps.Values(p.reserved))
 	for n := byte(2); n < 255; n++ {
-		if p.fault == "race" {
-			n = 2
-		}
 		if !slices.Contains(taken, n) || p.fault == "race" {
-			p.mu.Lock()
-			defer p.mu.Unlock()
 			p.reserved[who] = n
 			return net.IPv4(10, 99, 0, n).To4(), nil
 		}
@@ -349,11 +341,7 @@ func (p *toy) remove(who owner) error {
 func (p *toy) snapshot() map[owner]byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := map[owner]byte{}
-	for o, n := range p.reserved {
-		all[o] = n
-	}
-	return all
+	return maps.Clone(p.reserved)
 }
 
 func (p *toy) Check(_ context.Context, req *cni.Request) error {

@@ -40,6 +40,16 @@ func TestMainKeepsAllThreadsInside(t *testing.T) {
 	}
 }
 
+func TestNSLeavesMainThread(t *testing.T) {
+	for range 20 {
+		NewNS(t)
+	}
+	main, err := os.Readlink("/proc/self/ns/net") // of the main thread
+	if here := netnsID(); err != nil || main != here {
+		t.Errorf("the main thread is in %s (%v), the test in %s", main, err, here)
+	}
+}
+
 func TestNS(t *testing.T) {
 	LeakCheck(t)
 	ns := NewNS(t)

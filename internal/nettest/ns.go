@@ -40,14 +40,18 @@ func NewNS(t testing.TB) *NS {
 func Node(t testing.TB) *NS {
 	t.Helper()
 	NeedRoot(t)
-	// Not /proc/self, which is the main thread: create may have left that one in the namespace of a pod.
-	ns := &NS{path: "/proc/thread-self/ns/net", fd: netns.None()}
+	ns := &NS{path: "/proc/self/ns/net", fd: netns.None()}
 	if err := ns.open(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(ns.close)
 	return ns
 }
+
+// The main thread can never end, so a namespace that was made on it would live as long as the process, with the ends of
+// veth pairs in others. While the package is initialized the main goroutine is on that thread; here it takes it for
+// itself.
+func init() { runtime.LockOSThread() }
 
 // create unshares on a thread of its own, which ends with the goroutine, and pins the namespace by a bind mount.
 func (ns *NS) create() error {
