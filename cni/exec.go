@@ -31,8 +31,11 @@ const (
 // Exec is a third-party binary as a [Plugin]. It is looked up in the Path of each request, and runs in the network
 // namespace of the caller with the environment of this process, changed in the parameters of the protocol only.
 //
-// When the context ends, the binary and what it forked are killed; the caller finds out with Del what was left. An
-// error of the binary keeps its code, message and details in a [types.Error]; a binary that does not exist is a
+// When the context ends, the binary and what it forked are killed. An Add that fails may have left something, unlike
+// that of other plugins: many binaries do not undo, and one that is killed cannot. So call Del after it, if the interface
+// name was free before.
+//
+// An error of the binary keeps its code, message and details in a [types.Error]; a binary that does not exist is a
 // [NotFoundError].
 type Exec struct {
 	// Type names the binary: the "type" of a configuration. A name with a path separator is refused with code 7.

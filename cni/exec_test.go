@@ -276,6 +276,14 @@ func TestExecKills(t *testing.T) {
 	}
 }
 
+func TestExecTimeout(t *testing.T) {
+	plugin := cni.Exec{Type: prefix + "hangs", Stderr: io.Discard, Timeout: 100 * time.Millisecond}
+	err := plugin.Del(t.Context(), request(install(t, "hangs")))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stopped during DEL: not done in 100ms") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What a plugin leaves running, as some start a daemon, does not keep it from having succeeded.
 func TestExecLeftProcess(t *testing.T) {
 	stderr := &waiting{found: func(int) {}}
