@@ -1,0 +1,106 @@
+// Package ipam runs the address plugin that a network configuration names, on behalf of the interface plugin that the
+// configuration is for (CNI specification, section 4, "Plugin Delegation").
+package ipam
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/cni"
+)
+
+// undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
+const undoTime = 30 * time.Second
+
+// A Delegate is the address plugin of one configuration. The zero Delegate is that of a layer 2 network: each verb does
+// nothing and succeeds.
+//
+// The plugin gets the request of the interface plugin as it is: "Delegated plugins are provided the complete network
+// configuration passed to the "upper" plugin."
+type Delegate struct {
+	Type   string
+	plugin cni.Plugin
+}
+
+// For returns the delegate of a configuration. A type that is no file name is an error of code 7.
+func For(config []byte, find cni.Lookup) (Delegate, error) {
+	var conf struct {
+		IPAM struct {
+			Type string `json:"type"`
+		} `json:"ipam"`
+	}
+	if err := json.Unmarshal(config, &conf); err != nil {
+		return Delegate{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode key \"ipam\": %v", err), "")
+	}
+	t := conf.IPAM.Type
+	switch {
+	case t == "":
+		return Delegate{}, nil
+	case t == "." || t == ".." || strings.ContainsAny(t, "/\\\x00"):
+		return Delegate{}, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("ipam.type is %q: want the name of a plugin's file, without a path", t), "")
+	}
+	return Delegate{t, find(t)}, nil
+}
+
+// Configured says whether there is an address plugin at all.
+func (d Delegate) Configured() bool { return d.plugin != nil }
+
+// Add allocates, and returns one address at least. When it fails nothing stays allocated: "If, on ADD, a delegated
+// plugin fails, the "upper" plugin should execute again with DEL before returning failure."
+func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {
+	if !d.Configured() {
+		return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}, nil
+	}
+	res, err := d.plugin.Add(ctx, req)
+	if err == nil && len(res.IPs) == 0 {
+		err = errors.New("its result has no IP address")
+	}
+	if err == nil {
+		return res, nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	return nil, errors.Join(d.wrap(err), d.Del(undo, req))
+}
+
+// Del releases.
+func (d Delegate) Del(ctx context.Context, req *cni.Request) error {
+	return d.run(cni.Plugin.Del, ctx, req)
+}
+
+// Check checks the allocation.
+func (d Delegate) Check(ctx context.Context, req *cni.Request) error {
+	return d.run(cni.Plugin.Check, ctx, req)
+}
+
+// GC releases what no valid attachment holds.
+func (d Delegate) GC(ctx context.Context, req *cni.Request) error {
+	return d.run(cni.Plugin.GC, ctx, req)
+}
+
+// Status says whether addresses can be had.
+func (d Delegate) Status(ctx context.Context, req *cni.Request) error {
+	return d.run(cni.Plugin.Status, ctx, req)
+}
+
+func (d Delegate) run(verb func(cni.Plugin, context.Context, *cni.Request) error, ctx context.Context, req *cni.Request) error {
+	if !d.Configured() {
+		return nil
+	}
+	return d.wrap(verb(d.plugin, ctx, req))
+}
+
+func (d Delegate) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("ipam %s: %w", d.Type, err)
+}
