@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
@@ -25,6 +26,7 @@ const undoTime = 30 * time.Second
 // A Chain is a network with its plugins. It holds no state and is safe for concurrent use.
 type Chain struct {
 	network *conf.Network
+	version string // the CNI version that the plugins are spoken to in
 	path    []string
 	links   []link
 }
@@ -52,10 +54,15 @@ func New(network *conf.Network, path []string, find cni.Lookup) (*Chain, error) 
 
 // Lenient is New without looking for binaries.
 func Lenient(network *conf.Network, path []string, find cni.Lookup) *Chain {
-	c := &Chain{network: network, path: path}
+	c := &Chain{network: network, version: network.CNIVersion, path: path}
 	for i := range network.Plugins {
 		p := &network.Plugins[i]
 		c.links = append(c.links, link{p, find(p.Type)})
+	}
+	// Own plugins speak every version, whatever the configuration says. 0.4.0 is the first that can check an
+	// attachment and pass the result of one without addresses.
+	if old, _ := version.GreaterThan("0.4.0", c.version); old && c.InProcess() {
+		c.version = "0.4.0"
 	}
 	return c
 }
@@ -129,6 +136,9 @@ func (c *Chain) del(ctx context.Context, from int, at cni.Attachment, capabiliti
 	var errs []error
 	for i := from; i >= 0; i-- {
 		req, err := c.request(i, at, capabilities, prev)
+		if err != nil { // a result that the version cannot express; DEL works without
+			req, err = c.request(i, at, capabilities, nil)
+		}
 		if err == nil {
 			err = c.failed(i, c.links[i].plugin.Del(ctx, req))
 		}

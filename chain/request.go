@@ -15,7 +15,7 @@ import (
 func (c *Chain) request(i int, at cni.Attachment, capabilities map[string]any, prev *types100.Result) (*cni.Request, error) {
 	set := map[string]any{"runtimeConfig": runtimeConfig(c.links[i].conf, capabilities)}
 	if prev != nil {
-		b, err := cni.MarshalResult(prev, c.network.CNIVersion)
+		b, err := cni.MarshalResult(prev, c.version)
 		if err != nil {
 			return nil, fmt.Errorf("plugin %s: pass on prevResult: %w", c.links[i].conf.Type, err)
 		}
@@ -34,11 +34,7 @@ func (c *Chain) derive(i int, set map[string]any) ([]byte, error) {
 	if set == nil {
 		set = make(map[string]any)
 	}
-	set["cniVersion"], set["name"] = c.network.CNIVersion, c.network.Name
-	set["capabilities"] = nil
-	if c.network.CNIVersion == "" {
-		set["cniVersion"] = nil
-	}
+	set["cniVersion"], set["name"], set["capabilities"] = c.version, c.network.Name, nil
 	config, err := conf.With(c.links[i].conf.Bytes, set)
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: derive configuration: %w", c.links[i].conf.Type, err)
