@@ -1,0 +1,40 @@
+package nft
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// An Owner is the attachment that rules belong to.
+type Owner struct{ Network, ContainerID, IfName string }
+
+// String returns what the comments of an owner's elements say: "network:container:interface". None of the three can
+// have a colon, so owners differ if their strings do. It has at most 122 bytes: the nft tool takes no comment of more
+// than 128.
+func (o Owner) String() string {
+	return ownerPrefix(o.Network) + shorten(o.ContainerID, 64) + ":" + o.IfName
+}
+
+// ownerPrefix is what the strings of all owners of a network begin with.
+func ownerPrefix(network string) string { return shorten(network, 41) + ":" }
+
+// shorten replaces the end of a name that is too long by a hash of all of it. A tilde is in no name.
+func shorten(name string, most int) string {
+	if len(name) <= most {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	hash := "~" + hex.EncodeToString(sum[:12])
+	return name[:most-len(hash)] + hash
+}
+
+// owners returns the strings of a network's attachments.
+func owners(network string, attachments []types.GCAttachment) map[string]bool {
+	set := make(map[string]bool, len(attachments))
+	for _, a := range attachments {
+		set[Owner{network, a.ContainerID, a.IfName}.String()] = true
+	}
+	return set
+}
