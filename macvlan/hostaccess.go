@@ -32,6 +32,9 @@ type access struct {
 	prefix  string // of the names of its interfaces, one per parent
 }
 
+// maxAlias is the kernel's bound (IFALIASZ), less the zero at the end.
+const maxAlias = 255
+
 // routeProtocol tells the routes from those of others.
 const routeProtocol = 98
 
@@ -47,7 +50,7 @@ func (a access) name(parentIndex int) string {
 // alias is for people, and for GC to be sure.
 func (a access) alias() string {
 	text := "host access of macvlan network " + a.network
-	return text[:min(len(text), unix.IFALIASZ-1)]
+	return text[:min(len(text), maxAlias)]
 }
 
 func metric(containerID, ifName string) int {

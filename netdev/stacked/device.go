@@ -18,6 +18,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/undo"
+	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/netdev"
 )
 
@@ -29,7 +30,7 @@ type Device struct {
 	Config
 	Kind string           // as the kernel calls it: "macvlan"
 	MAC  net.HardwareAddr // nil leaves it to the kernel
-	IPAM IPAM
+	IPAM ipam.Delegate
 
 	// New returns the link to be created.
 	New func(netlink.LinkAttrs) netlink.Link
@@ -140,20 +141,15 @@ func (d *Device) options() netdev.Options {
 func (d *Device) addresses(ctx context.Context, prev *types100.Result, req *cni.Request, u *undo.Stack) (*types100.Result, error) {
 	own := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if d.IPAM.Configured() {
-		// "If, on `ADD`, a delegated plugin fails, the "upper" plugin should execute again with `DEL` before
-		// returning failure."
+		res, err := d.IPAM.Add(ctx, req)
+		if err != nil {
+			return nil, err
+		}
 		u.Add("IPAM DEL", func() error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 			defer cancel()
 			return d.IPAM.Del(ctx, req)
 		})
-		res, err := d.IPAM.Add(ctx, req)
-		if err != nil {
-			return nil, err
-		}
-		if len(res.IPs) == 0 {
-			return nil, errors.New("the IPAM plugin returned no address")
-		}
 		own.IPs, own.Routes, own.DNS = res.IPs, res.Routes, res.DNS
 	} else if d.adopts(prev) {
 		own.IPs, own.Routes = free(prev), prev.Routes

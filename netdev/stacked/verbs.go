@@ -43,12 +43,9 @@ func (d *Device) parent(home *netdev.Namespace, prev *types100.Result) (netlink.
 
 // Del undoes Add. It asks for nothing but the request: the parent may be gone.
 func (d *Device) Del(ctx context.Context, req *cni.Request) error {
-	var errs []error
 	// The addresses first: a DHCP lease can only be released while its interface exists.
-	if d.IPAM.Configured() {
-		errs = append(errs, d.IPAM.Del(ctx, req))
-	}
-	return errors.Join(append(errs, Delete(req, d.Kind))...)
+	err := d.IPAM.Del(ctx, req)
+	return errors.Join(err, Delete(req, d.Kind))
 }
 
 // Delete deletes the interface of a request if it is of a kind: one of another kind is somebody else's, whose name was
@@ -88,10 +85,7 @@ func (d *Device) Check(ctx context.Context, req *cni.Request) error {
 	if link, err := ns.Link(req.IfName); err == nil {
 		errs = append(errs, d.checkLink(ns, link, prev))
 	}
-	if d.IPAM.Configured() {
-		errs = append(errs, d.IPAM.Check(ctx, req))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.IPAM.Check(ctx, req))...)
 }
 
 func (d *Device) checkLink(ns *netdev.Namespace, link netlink.Link, prev *types100.Result) error {
@@ -151,9 +145,6 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 //
 // "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use."
 func (d *Device) GC(ctx context.Context, req *cni.Request) error {
-	if !d.IPAM.Configured() {
-		return nil
-	}
 	return d.IPAM.GC(ctx, req)
 }
 
@@ -169,8 +160,5 @@ func (d *Device) Status(ctx context.Context, req *cni.Request) error {
 		_, err = d.parent(host, nil)
 		errs = append(errs, err)
 	}
-	if d.IPAM.Configured() {
-		errs = append(errs, d.IPAM.Status(ctx, req))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.IPAM.Status(ctx, req))...)
 }
