@@ -1,0 +1,214 @@
+package chain_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/braid-cni/braid/chain"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/cni/cnitest"
+	"github.com/braid-cni/braid/conf"
+)
+
+var update = flag.Bool("update", false, "write the requests of testdata as they are now")
+
+var at = cni.Attachment{ContainerID: "c1", Netns: "/run/netns/pod", IfName: "net1", Args: "K8S_POD_NAME=web"}
+
+// fakes is a lookup of plugins that record, all in one log.
+type fakes struct {
+	log cnitest.Log
+	on  map[string]func(command string) error // by plugin type
+}
+
+func (f *fakes) find(pluginType string) cni.Plugin {
+	return &cnitest.Fake{Name: pluginType, Log: &f.log, On: func(_ context.Context, command string, _ *cni.Request) error {
+		if on := f.on[pluginType]; on != nil {
+			return on(command)
+		}
+		return nil
+	}}
+}
+
+func network(t testing.TB, config string) *conf.Network {
+	t.Helper()
+	n, err := conf.ParseNetwork([]byte(config), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+const three = `{"cniVersion":"1.1.0","plugins":[{"type":"one"},{"type":"two"},{"type":"three"}]}`
+
+// TestRequests reads testdata/*.txtar: a network ("network"), what is requested of it ("capabilities"), and what each
+// plugin is asked in turn by ADD, CHECK, DEL, GC and STATUS ("requests").
+func TestRequests(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no test data: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var capabilities map[string]any
+			if err := json.Unmarshal(ar.Files[1].Data, &capabilities); err != nil {
+				t.Fatal(err)
+			}
+			got := requests(t, network(t, string(ar.Files[0].Data)), capabilities)
+			if *update {
+				ar.Files[2].Data = got
+				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(string(ar.Files[2].Data), string(got)); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func requests(t *testing.T, n *conf.Network, capabilities map[string]any) []byte {
+	t.Helper()
+	var f fakes
+	c, err := chain.New(n, nil, f.find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	res, err := c.Add(ctx, at, capabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(c.Check(ctx, at, capabilities, res), c.Del(ctx, at, capabilities, res),
+		c.GC(ctx, []types.GCAttachment{{ContainerID: "c1", IfName: "net1"}}), c.Status(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, call := range f.log.Calls() {
+		fmt.Fprintf(&out, "%s\n\t%s\n", call, call.Request.Config)
+	}
+	return out.Bytes()
+}
+
+func TestFailedAddUndoesTheFailingPluginToo(t *testing.T) {
+	f := fakes{on: map[string]func(string) error{"two": failOn("ADD", types.NewError(types.ErrTryAgainLater, "pool is empty", ""))}}
+	_, err := chain.Lenient(network(t, three), nil, f.find).Add(context.Background(), at, nil)
+	var coded *types.Error
+	if !errors.As(err, &coded) || coded.Code != types.ErrTryAgainLater {
+		t.Errorf("error %v lost the code", err)
+	}
+	if err == nil || err.Error() != "plugin two: pool is empty" {
+		t.Errorf("error = %v", err)
+	}
+	wantCalls(t, &f.log, "one ADD net1", "two ADD net1", "two DEL net1", "one DEL net1")
+}
+
+func TestIncompleteUndoIsToldAndGoesOn(t *testing.T) {
+	f := fakes{on: map[string]func(string) error{
+		"two": func(string) error { return errors.New("broken") },
+	}}
+	_, err := chain.Lenient(network(t, three), nil, f.find).Add(context.Background(), at, nil)
+	var incomplete *chain.UndoError
+	if !errors.As(err, &incomplete) {
+		t.Errorf("error %v is no UndoError", err)
+	}
+	wantCalls(t, &f.log, "one ADD net1", "two ADD net1", "two DEL net1", "one DEL net1")
+}
+
+func TestUndoOutlivesTheDeadline(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var during error
+	f := fakes{on: map[string]func(string) error{"one": func(command string) error {
+		if command == "ADD" {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}}}
+	find := func(pluginType string) cni.Plugin {
+		p := f.find(pluginType).(*cnitest.Fake)
+		on := p.On
+		p.On = func(ctx context.Context, command string, req *cni.Request) error {
+			if command == "DEL" {
+				during = ctx.Err()
+			}
+			return on(ctx, command, req)
+		}
+		return p
+	}
+	if _, err := chain.Lenient(network(t, three), nil, find).Add(ctx, at, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v", err)
+	}
+	wantCalls(t, &f.log, "one ADD net1", "one DEL net1")
+	if during != nil {
+		t.Errorf("DEL ran with a context that was over: %v", during)
+	}
+}
+
+func TestDelGoesOnAfterAnError(t *testing.T) {
+	f := fakes{on: map[string]func(string) error{"three": failOn("DEL", errors.New("broken"))}}
+	err := chain.Lenient(network(t, three), nil, f.find).Del(context.Background(), at, nil, nil)
+	if err == nil || err.Error() != "plugin three: broken" {
+		t.Errorf("error = %v", err)
+	}
+	wantCalls(t, &f.log, "three DEL net1", "two DEL net1", "one DEL net1")
+}
+
+func TestDisabledVerbs(t *testing.T) {
+	var f fakes
+	c := chain.Lenient(network(t, `{"cniVersion":"1.1.0","disableCheck":true,"disableGC":true,"plugins":[{"type":"one"}]}`), nil, f.find)
+	if err := errors.Join(c.Check(context.Background(), at, nil, nil), c.GC(context.Background(), nil)); err != nil {
+		t.Error(err)
+	}
+	wantCalls(t, &f.log)
+}
+
+func TestNewFindsMissingBinariesBeforeAnythingRuns(t *testing.T) {
+	var f fakes
+	find := func(pluginType string) cni.Plugin {
+		if pluginType == "three" {
+			return cni.Exec{Type: pluginType}
+		}
+		return f.find(pluginType)
+	}
+	_, err := chain.New(network(t, three), []string{t.TempDir()}, find)
+	var missing *cni.NotFoundError
+	if !errors.As(err, &missing) || missing.Type != "three" {
+		t.Errorf("error = %v", err)
+	}
+	wantCalls(t, &f.log)
+}
+
+func failOn(command string, err error) func(string) error {
+	return func(c string) error {
+		if c == command {
+			return err
+		}
+		return nil
+	}
+}
+
+func wantCalls(t *testing.T, log *cnitest.Log, want ...string) {
+	t.Helper()
+	if got := log.Strings(); !slices.Equal(got, want) {
+		t.Errorf("calls:\n got %q\nwant %q", got, want)
+	}
+}

@@ -1,0 +1,222 @@
+package journal_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
+)
+
+// holdLock makes this test binary a process that holds a lock until it is killed.
+const holdLock = "BRAID_TEST_HOLD_LOCK"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(holdLock); dir != "" {
+		j, err := journal.Open(dir)
+		if err == nil {
+			_, err = j.Lock(context.Background(), "c1")
+		}
+		if err != nil {
+			println(err.Error())
+			os.Exit(1)
+		}
+		os.Stdout.WriteString("locked")
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func open(t testing.TB) (*journal.Journal, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "attachments")
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, dir
+}
+
+func record(t testing.TB, containerID string) *journal.Record {
+	t.Helper()
+	network, err := conf.ParseNetwork([]byte(`{"cniVersion":"1.0.0","type":"macvlan","vendor":9007199254740993}`), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &journal.Record{
+		Created: time.Unix(1, 0).UTC(), BootID: "b", Network: "pods", ContainerID: containerID, Netns: "/n", IfName: "eth0", Args: "A=B",
+		Attachments: []journal.Attachment{{
+			Name: "ns/blue", IfName: "net1", Network: network, Capabilities: map[string]any{"mac": "02:00:00:00:00:01"},
+			Result: &types100.Result{CNIVersion: "1.1.0", Interfaces: []*types100.Interface{{Name: "net1", Sandbox: "/n"}}},
+		}},
+	}
+}
+
+func TestPutGetRemove(t *testing.T) {
+	j, _ := open(t)
+	if _, err := j.Get("c1", "eth0"); !errors.Is(err, journal.ErrNotFound) {
+		t.Errorf("Get of nothing: %v", err)
+	}
+	want := record(t, "c1")
+	if err := j.Put(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := j.Get("c1", "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("record (-put +got):\n%s", diff)
+	}
+	if b := string(got.Attachments[0].Network.Plugins[0].Bytes); !strings.Contains(b, "9007199254740993") {
+		t.Errorf("the network's bytes changed: %s", b)
+	}
+	for range 2 {
+		if err := j.Remove("c1", "eth0"); err != nil {
+			t.Errorf("Remove: %v", err)
+		}
+	}
+	if all, err := j.All(); len(all) != 0 || err != nil {
+		t.Errorf("All = %v, %v", all, err)
+	}
+}
+
+// TestTornRecords: whatever length a record was cut to, it is told from a sound one, and the others are still read.
+func TestTornRecords(t *testing.T) {
+	j, dir := open(t)
+	for _, id := range []string{"c1", "c2"} {
+		if err := j.Put(record(t, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "c1:eth0.json")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := [][]byte{make([]byte, len(whole))} // as long as it was, all zeroes
+	for n := range len(whole) {
+		broken = append(broken, whole[:n])
+	}
+	broken = append(broken, []byte("{}"), []byte("null"), []byte("[]"), append(whole[:len(whole):len(whole)], 'x'))
+	for _, content := range broken {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var corrupt *journal.CorruptError
+		if _, err := j.Get("c1", "eth0"); !errors.As(err, &corrupt) {
+			t.Fatalf("Get of %q: %v", content, err)
+		}
+		all, err := j.All()
+		if !errors.As(err, &corrupt) || len(all) != 1 || all[0].ContainerID != "c2" {
+			t.Fatalf("All beside %q = %v, %v", content, all, err)
+		}
+	}
+	if err := j.SetAside("c1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := j.All(); len(all) != 1 || err != nil {
+		t.Errorf("All after SetAside = %v, %v", all, err)
+	}
+}
+
+func TestNewerVersionIsRefused(t *testing.T) {
+	j, dir := open(t)
+	if err := j.Put(record(t, "c1")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "c1:eth0.json")
+	b, _ := os.ReadFile(path)
+	if err := os.WriteFile(path, []byte(strings.Replace(string(b), `"version":1`, `"version":99`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := j.Get("c1", "eth0")
+	var corrupt *journal.CorruptError
+	if err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), "newer Braid") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestLockSerializesOneContainerOnly(t *testing.T) {
+	j, _ := open(t)
+	ctx := context.Background()
+	unlock, err := j.Lock(ctx, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := j.Lock(over, "c1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("second Lock of the container: %v", err)
+	}
+	if _, err := j.LockAll(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("LockAll: %v", err)
+	}
+	other, err := j.Lock(ctx, "c2")
+	if err != nil {
+		t.Fatalf("Lock of another container: %v", err)
+	}
+	other()
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		again, err := j.Lock(ctx, "c1")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		again()
+	})
+	unlock()
+	wg.Wait()
+	all, err := j.LockAll(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all()
+	if _, err := j.Lock(over, "c3"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lock during LockAll: %v", err)
+	}
+}
+
+func TestLockEndsWithItsProcess(t *testing.T) {
+	j, dir := open(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), holdLock+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := j.Lock(over, "c1"); err == nil {
+		t.Error("two processes hold the lock")
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	unlock, err := j.Lock(context.Background(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
