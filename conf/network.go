@@ -85,6 +85,9 @@ func (n *Network) Supports(capability string) bool {
 //
 // "the implementation must combine the values from the following sources in the following priority order"
 func (n *Network) WithCNIArgs(args map[string]json.RawMessage) (*Network, error) {
+	if len(args) == 0 {
+		return n, nil
+	}
 	set := make(map[string]any, len(args))
 	for key, value := range args {
 		set[key] = value
