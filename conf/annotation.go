@@ -102,7 +102,12 @@ func parseNames(key, annotation, namespace string, c *complaints) (sels []Select
 			c.mismatch(path, item, "[NAMESPACE/]NAME[@INTERFACE]")
 			continue
 		}
-		s.validateNetwork(path+".", c)
+		if !isLabel(s.Namespace) {
+			c.mismatch(path+".namespace", s.Namespace, wantLabel)
+		}
+		if !isSubdomain(s.Name) {
+			c.mismatch(path+".name", s.Name, wantSubdomain)
+		}
 		if hasIfName && !isIfName(ifName) {
 			c.mismatch(path+".interface", ifName, wantIfName)
 		}
@@ -116,15 +121,6 @@ func withinSelections(key string, n int, c *complaints) bool {
 		c.addf(key, "found %d networks, want %d at most", n, maxSelections)
 	}
 	return n <= maxSelections
-}
-
-func (s *Selection) validateNetwork(path string, c *complaints) {
-	if !isSubdomain(s.Name) {
-		c.mismatch(path+"name", s.Name, wantSubdomain)
-	}
-	if !isLabel(s.Namespace) {
-		c.mismatch(path+"namespace", s.Namespace, wantLabel)
-	}
 }
 
 // parseList decodes the JSON format.
@@ -166,14 +162,13 @@ func parseSelection(element json.RawMessage, path, namespace string, c *complain
 	if !ok {
 		return s
 	}
-	if o.read("name", &s.Name, wantSubdomain); s.Name == "" {
-		o.addf(o.path+"name", "missing, want the name of a NetworkAttachmentDefinition")
-		s.Name = "missing"
-	}
+	o.readName("name", &s.Name, isSubdomain, wantSubdomain)
 	if o.read("namespace", &s.Namespace, wantLabel); s.Namespace == "" {
 		s.Namespace = namespace
 	}
-	s.validateNetwork(o.path, c)
+	if !isLabel(s.Namespace) {
+		o.mismatch(o.path+"namespace", s.Namespace, wantLabel)
+	}
 	s.IfName = o.readIfName()
 	s.IPs = o.readIPs()
 	s.MAC = o.readMAC()
@@ -217,7 +212,7 @@ func (o *object) readIfName() (name string) {
 func (o *object) readIPs() (ips []string) {
 	const want = "a list of addresses like [\"10.1.1.9/24\", \"fd00::9\"]"
 	if o.read("ips", &ips, want) && len(ips) == 0 {
-		o.mismatch(o.path+"ips", "", want)
+		o.mismatch(o.path+"ips", json.RawMessage("[]"), want)
 	}
 	for i, ip := range ips {
 		prefix, err := netip.ParsePrefix(ip)

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -63,8 +64,10 @@ func quote(v any) string {
 	case string:
 		return fmt.Sprintf("%q", cut(v))
 	case json.RawMessage:
-		var s string
-		if json.Unmarshal(v, &s) == nil && string(v) != "null" {
+		v = bytes.TrimSpace(v)
+		if len(v) > 0 && v[0] == '"' {
+			var s string
+			_ = json.Unmarshal(v, &s)
 			return quote(s)
 		}
 		return cut(strings.Map(func(r rune) rune {

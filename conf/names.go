@@ -9,10 +9,10 @@ import (
 
 // What the names have to look like, in the words of error messages.
 const (
-	wantLabel     = "a DNS-1123 label: at most 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
-	wantSubdomain = "a DNS-1123 subdomain: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends of each part"
+	wantLabel     = "a DNS-1123 label: up to 63 lower-case letters, digits and hyphens, no hyphen at an end"
+	wantSubdomain = "a DNS-1123 subdomain: DNS-1123 labels (lower-case letters, digits and hyphens) with dots between them"
 	wantNetwork   = "a letter or digit, followed by letters, digits, underscores, dots or hyphens"
-	wantIfName    = "an interface name: 1 to 15 bytes without blanks, control characters, '/', ':' and '%', and not \".\", \"..\", \"all\" or \"default\""
+	wantIfName    = `up to 15 bytes without blanks, control characters, '/', ':' and '%', other than ".", "..", "all" and "default"`
 	wantType      = "the name of a plugin's file, without a path"
 )
 

@@ -9,7 +9,7 @@ func (o *object) unknown(prefix string) {
 			continue
 		}
 		if near := nearest(m.key, o.known); near != "" {
-			o.addf("", "unknown key %s; did you mean %q?", quote(o.path+m.key), o.path+near)
+			o.addf("", "unknown key %s, did you mean %q?", quote(o.path+m.key), o.path+near)
 		} else {
 			o.addf("", "unknown key %s", quote(o.path+m.key))
 		}

@@ -226,7 +226,7 @@ func (o *object) misspelt() {
 	for _, m := range o.members {
 		for _, key := range o.known {
 			if m.key != key && strings.EqualFold(m.key, key) {
-				o.addf("", "unknown key %s; did you mean %q?", quote(o.path+m.key), o.path+key)
+				o.addf("", "unknown key %s, did you mean %q?", quote(o.path+m.key), o.path+key)
 			}
 		}
 	}

@@ -45,9 +45,8 @@ func defaults() *Config {
 
 // Parse decodes the plugin's own configuration. Every key of Multus is known; what each means is in the README.
 //
-// Errors are of type *types.Error: code 6 if the input is no JSON object, else 7 (1 for the CNI version of a delegate),
-// with all complaints at once. The Config is never nil: with an error it has what could be read, and defaults for the
-// rest, which is enough to DEL.
+// Errors are of type *types.Error: code 6 if the input is no JSON object, else 7, with all complaints at once. The Config
+// is never nil: with an error it has what could be read, and defaults for the rest, which is enough to DEL.
 func Parse(b []byte) (*Config, error) {
 	c := defaults()
 	if len(b) > maxConfig {
@@ -74,6 +73,7 @@ func Parse(b []byte) (*Config, error) {
 		}
 	}
 	o.unknown("cni.dev/")
+	bad.code = 0 // it is about a delegate
 	return c, bad.err("configuration")
 }
 
@@ -141,7 +141,7 @@ func (c *Config) readNetworks(o *object) {
 		}
 		path := fmt.Sprintf("delegates[%d]", i)
 		n := parseNetwork(raw, path, inherited, nil, o.complaints)
-		if isOwn := func(p Plugin) bool { return p.Type == c.Type }; slices.ContainsFunc(n.Plugins, isOwn) {
+		if isOwn := func(p Plugin) bool { return p.Type == c.Type && p.Type != "" }; slices.ContainsFunc(n.Plugins, isOwn) {
 			o.addf(path, "found type %s, want another: the plugin cannot be its own delegate", quote(c.Type))
 		}
 		c.Delegates = append(c.Delegates, n)
@@ -183,14 +183,15 @@ func (c *Config) readLookup(o *object) {
 	c.readGlobalNamespaces(o)
 }
 
-// readGlobalNamespaces takes a list, or names separated by commas as Multus does.
+// readGlobalNamespaces takes a list, or names separated by commas as Multus does. Without a name the latter counts as
+// absent.
 func (c *Config) readGlobalNamespaces(o *object) {
 	var csv string
 	if raw, ok := o.raw("globalNamespaces"); !ok || json.Unmarshal(raw, &csv) != nil {
 		o.readNames("globalNamespaces", &c.GlobalNamespaces, isLabel, wantLabel)
 		return
 	}
-	c.GlobalNamespaces = nil
+	var names []string
 	for name := range strings.SplitSeq(csv, ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue
@@ -198,7 +199,10 @@ func (c *Config) readGlobalNamespaces(o *object) {
 		if !isLabel(name) {
 			o.mismatch("globalNamespaces", name, wantLabel)
 		}
-		c.GlobalNamespaces = append(c.GlobalNamespaces, name)
+		names = append(names, name)
+	}
+	if names != nil {
+		c.GlobalNamespaces = names
 	}
 }
 

@@ -1,0 +1,82 @@
+package conf_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/braid-cni/braid/conf"
+)
+
+func TestTakesDefaultRoute(t *testing.T) {
+	sels, err := conf.ParseSelections(`[{"name": "a"}, {"name": "b", "default-route": []}, {"name": "c", "default-route": null}]`, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{false, true, false} {
+		if got := sels[i].TakesDefaultRoute(); got != want {
+			t.Errorf("element %d: got %v, want %v", i, got, want)
+		}
+	}
+}
+
+// "Implementations of this specification must support both formats."
+func TestBothFormatsSelectTheSame(t *testing.T) {
+	names, err := conf.ParseSelections("blue , other/red@net7", "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := conf.ParseSelections(` [{"name": "blue"}, {"namespace": "other", "name": "red", "interface": "net7"}]`, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names, list); diff != "" {
+		t.Errorf("(-names +list)\n%s", diff)
+	}
+}
+
+// seed adds the inputs of a golden archive.
+func seed(f *testing.F, archive string) {
+	a, err := txtar.ParseFile(filepath.Join("testdata", archive))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range a.Files {
+		if !strings.HasPrefix(file.Name, "=> ") {
+			f.Add(file.Data)
+		}
+	}
+}
+
+func FuzzParseSelections(f *testing.F) {
+	seed(f, "annotation.txtar")
+	f.Fuzz(func(t *testing.T, annotation []byte) {
+		sels, err := conf.ParseSelections(string(annotation), "default")
+		if err != nil {
+			return
+		}
+		first := mustMarshal(sels)
+		if sels == nil {
+			first = "[]"
+		}
+		back, err := conf.ParseSelections(first, "default")
+		if err != nil {
+			t.Fatalf("%s: %v", first, err)
+		}
+		if second := mustMarshal(back); len(sels) > 0 && first != second {
+			t.Errorf("%s became %s", first, second)
+		}
+		for _, s := range sels {
+			if strings.ContainsAny(s.Namespace+s.Name+s.IfName+s.DeviceID, "/\\ \x00") || s.Name == "" || s.Namespace == "" || len(s.IfName) > 15 {
+				t.Errorf("%s selects %+v", annotation, s)
+			}
+			if _, err := json.Marshal(s.Capabilities()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
