@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -59,18 +58,6 @@ func (r Rules) CheckMasquerade(ctx context.Context, o Owner, addrs []*net.IPNet)
 		}
 		return errors.Join(errs...)
 	})
-}
-
-// GC removes what belongs to attachments of a network other than the valid ones.
-func (r Rules) GC(ctx context.Context, network string, valid []types.GCAttachment) error {
-	keep := owners(network, valid)
-	err := r.prune(ctx, network, func(comment string) bool {
-		return strings.HasPrefix(comment, ownerPrefix(network)) && !keep[comment]
-	})
-	if err != nil {
-		return fmt.Errorf("remove the rules of stale attachments of %s: %w", network, err)
-	}
-	return nil
 }
 
 // A subnet of a network has a rule and a set of its own.

@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -66,6 +67,14 @@ func (r Rules) Remove(ctx context.Context, o Owner) error {
 	err := r.prune(ctx, o.Network, func(comment string) bool { return comment == o.String() })
 	if err != nil {
 		return fmt.Errorf("remove the rules of %s: %w", o, err)
+	}
+	return nil
+}
+
+// GC removes what belongs to attachments of a network other than the valid ones.
+func (r Rules) GC(ctx context.Context, network string, valid []types.GCAttachment) error {
+	if err := r.prune(ctx, network, Stale(network, valid)); err != nil {
+		return fmt.Errorf("remove the rules of stale attachments of %s: %w", network, err)
 	}
 	return nil
 }

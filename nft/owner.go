@@ -3,6 +3,7 @@ package nft
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -30,11 +31,12 @@ func shorten(name string, most int) string {
 	return name[:most-len(hash)] + hash
 }
 
-// owners returns the strings of a network's attachments.
-func owners(network string, attachments []types.GCAttachment) map[string]bool {
-	set := make(map[string]bool, len(attachments))
-	for _, a := range attachments {
-		set[Owner{network, a.ContainerID, a.IfName}.String()] = true
+// Stale returns a function that tells, of the string of any owner, whether it is one of the network and not among the
+// valid attachments.
+func Stale(network string, valid []types.GCAttachment) func(owner string) bool {
+	keep := make(map[string]bool, len(valid))
+	for _, a := range valid {
+		keep[Owner{network, a.ContainerID, a.IfName}.String()] = true
 	}
-	return set
+	return func(owner string) bool { return strings.HasPrefix(owner, ownerPrefix(network)) && !keep[owner] }
 }
