@@ -1,7 +1,16 @@
 // Package resolve is the protocol between the plugin, which acts on the node, and braidd, which knows the cluster:
 // one JSON document in, one out, per request. The plugin asks for a pod and the networks it names ([Query]), and hands
-// over what came of it ([Report]). The same documents travel over the daemon's socket and over the standard input and
-// output of `braidd resolve`.
+// over what came of it ([Report]). The same documents travel over the daemon's socket ([Dial]) and over the standard
+// input and output of `braidd resolve` ([Child]); [Serve] is the other side of both. Each document is a line:
+//
+//	{"timeoutMillis":27000,"resolve":{"pod":{"namespace":"default","name":"web","uid":"6f1c..."}}}
+//	{"answer":{"pod":{...},"annotations":{...},"networks":{"default/blue":{"config":"{...}"}}}}
+//	{"timeoutMillis":9500,"report":{"pod":{...},"status":[...],"events":[...]}}
+//	{"reported":true}
+//
+// and, instead of an answer, {"error":{"reason":"NotFound","message":"..."}}. Unknown keys are ignored, so that plugin
+// and daemon of different versions understand each other during an upgrade. The package is part of the plugin binary,
+// which starts once per call of the runtime: it imports nothing but the standard library.
 package resolve
 
 import (
@@ -21,8 +30,9 @@ type Resolver interface {
 	Report(ctx context.Context, r *Report) error
 }
 
-// A Pod identifies a pod. UID is empty if the runtime does not hand it over (static pods have a UID of the kubelet's
-// own making; see Query.UID).
+// A Pod identifies a pod. UID is empty if the runtime does not hand it over. The UID of a static pod is of the
+// kubelet's own making, and the mirror pod that the API server has instead carries it as an annotation: Resolve accepts
+// both, and answers with that of the mirror pod.
 type Pod struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
@@ -49,8 +59,9 @@ type Query struct {
 
 // An Answer holds what was found.
 type Answer struct {
-	// Annotations of the pod, all of them, and its UID as the API server knows it.
-	Pod         Pod               `json:"pod"`
+	// Pod with its UID as the API server knows it.
+	Pod Pod `json:"pod"`
+	// Annotations of the pod, all of them.
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Networks by "namespace/name".
 	Networks map[string]Network `json:"networks,omitempty"`
@@ -64,6 +75,7 @@ type Network struct {
 
 // A Report is what an ADD tells about a pod.
 type Report struct {
+	// Pod as [Answer] has it: its UID, that of the API server, keeps the report from another pod of the same name.
 	Pod Pod `json:"pod"`
 	// Status is the value of k8s.v1.cni.cncf.io/network-status; nil leaves the annotation as it is.
 	Status json.RawMessage `json:"status,omitempty"`

@@ -1,0 +1,73 @@
+package resolve
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+)
+
+// Serve answers the requests that it reads from r, one after the other, until r ends. Each request has the deadline
+// that it brought along, and ends with ctx too. To end a Serve that waits for a request, close r.
+//
+// What is no request, or too long for one, is answered with an error. After the latter Serve returns, since it cannot
+// know where the next request begins.
+func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver) error {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := readLine(lines, maxRequest)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		tooLong := errors.Is(err, errTooLong)
+		if err != nil && !tooLong {
+			return err
+		}
+		resp := &response{}
+		if tooLong {
+			resp.Error = errorf(Invalid, "read request: %v", err)
+		} else {
+			resp = serve(ctx, line, resolver)
+		}
+		if err := writeResponse(w, resp); err != nil || tooLong {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+// serve answers one request.
+func serve(ctx context.Context, line []byte, resolver Resolver) *response {
+	var req request
+	if err := json.Unmarshal(line, &req); err != nil {
+		return &response{Error: errorf(Invalid, "decode request: %v", err)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, req.timeout())
+	defer cancel()
+
+	var resp response
+	var err error
+	switch {
+	case req.Resolve != nil && req.Report == nil:
+		resp.Answer, err = resolver.Resolve(ctx, req.Resolve)
+	case req.Report != nil && req.Resolve == nil:
+		resp.Reported, err = true, resolver.Report(ctx, req.Report)
+	default:
+		err = errorf(Invalid, `decode request: found %.100q, want one of "resolve" and "report"`, line)
+	}
+	if err != nil {
+		return &response{Error: asError(err)}
+	}
+	return &resp
+}
+
+func writeResponse(w io.Writer, resp *response) error {
+	line, err := marshalLine(resp, maxResponse)
+	if err != nil {
+		if line, err = marshalLine(&response{Error: errorf(Invalid, "encode answer: %v", err)}, maxResponse); err != nil {
+			return err
+		}
+	}
+	_, err = w.Write(line)
+	return err
+}
