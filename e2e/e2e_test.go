@@ -14,7 +14,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/internal/refplugins"
