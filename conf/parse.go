@@ -43,7 +43,8 @@ func defaults() *Config {
 	}
 }
 
-// Parse decodes the plugin's own configuration. Every key of Multus is known; what each means is in the README.
+// Parse decodes the plugin's own configuration. Every key of Multus is known: one that has no effect here is listed in
+// Ignored. Any other key is an error that names the nearest known one.
 //
 // Errors are of type *types.Error: code 6 if the input is no JSON object, else 7, with all complaints at once. The Config
 // is never nil: with an error it has what could be read, and defaults for the rest, which is enough to DEL.

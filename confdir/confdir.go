@@ -157,5 +157,11 @@ func read(path string) (b []byte, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, conf.MaxNetwork+1)) // one byte too many is conf's to refuse
+	if b, err = io.ReadAll(io.LimitReader(f, conf.MaxNetwork+1)); err != nil {
+		return nil, err
+	}
+	if len(b) > conf.MaxNetwork {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, conf.MaxNetwork)
+	}
+	return b, nil
 }
