@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
@@ -37,6 +38,24 @@ func TestBothFormatsSelectTheSame(t *testing.T) {
 	if diff := cmp.Diff(names, list); diff != "" {
 		t.Errorf("(-names +list)\n%s", diff)
 	}
+}
+
+func TestParseDefaultNetwork(t *testing.T) {
+	for annotation, want := range map[string]*conf.Selection{
+		"":          nil,
+		"fast":      {Namespace: "kube-system", Name: "fast"},
+		"own/fast ": {Namespace: "own", Name: "fast"},
+	} {
+		got, err := conf.ParseDefaultNetwork(annotation, "kube-system")
+		if err != nil {
+			t.Errorf("%q: %v", annotation, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got)\n%s", annotation, diff)
+		}
+	}
+	_, err := conf.ParseDefaultNetwork("fast, slow", "kube-system")
+	wantError(t, err, types.ErrInvalidNetworkConfig, "found 2 networks, want one")
 }
 
 // seed adds the inputs of a golden archive.
