@@ -2,15 +2,11 @@ package macvlan_test
 
 import (
 	"encoding/json"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 )
@@ -55,7 +51,6 @@ func TestSideBySideWithTheReference(t *testing.T) {
 // state prints a result and what the kernel has.
 func (w *world) state(res *types100.Result) string {
 	w.Helper()
-	link := w.link()
 	c := *res
 	c.Interfaces = []*types100.Interface{res.Interfaces[0].Copy()}
 	c.Interfaces[0].Mtu, c.Interfaces[0].Sandbox = 0, ""
@@ -67,28 +62,7 @@ func (w *world) state(res *types100.Result) string {
 	}
 	doc, err := json.MarshalIndent(&c, "", "  ")
 	must(w.T, err)
-	lines := []string{fmt.Sprintf("link type %s mode %v mtu %d queue %d %v", link.Type(), link.Mode, link.MTU, link.BCQueueLen, link.Flags)}
-	addrs, err := w.pod.Handle().AddrList(link, netlink.FAMILY_ALL)
-	must(w.T, err)
-	for _, a := range addrs {
-		if !a.IP.IsLinkLocalUnicast() {
-			lines = append(lines, fmt.Sprintf("address %s broadcast %v flags %#x", a.IPNet, a.Broadcast, a.Flags))
-		}
-	}
-	routes, err := w.pod.Handle().RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: link.Index}, netlink.RT_FILTER_OIF)
-	must(w.T, err)
-	for _, r := range routes {
-		if r.Dst == nil || !r.Dst.IP.IsLinkLocalUnicast() {
-			lines = append(lines, fmt.Sprintf("route %v via %v metric %d table %d scope %d kernel %v", r.Dst, r.Gw, r.Priority, r.Table, r.Scope,
-				r.Protocol == unix.RTPROT_KERNEL))
-		}
-	}
-	slices.Sort(lines)
-	for _, line := range lines {
-		doc = append(doc, '\n')
-		doc = append(doc, line...)
-	}
-	return string(doc)
+	return string(doc) + "\n" + w.pod.State(w, "net1")
 }
 
 // containsDNS tells whether the configuration has DNS of its own: that of the IPAM plugin the reference loses.
