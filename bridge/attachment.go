@@ -1,0 +1,302 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/undo"
+	"github.com/braid-cni/braid/ipam"
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/stacked"
+	"github.com/braid-cni/braid/nft"
+)
+
+const (
+	undoTime        = 30 * time.Second // after a failed ADD, whose own deadline may have passed
+	carrierPatience = 10 * time.Second
+)
+
+// An attachment is what one request is about.
+type attachment struct {
+	*config
+	req   *cni.Request
+	owner nft.Owner
+	ipam  ipam.Delegate
+	prev  *types100.Result // nil if there is none
+	node  *netdev.Namespace
+	pod   *netdev.Namespace
+	rules nft.Rules
+
+	// Of an ADD only.
+	undo    undo.Stack
+	mac     net.HardwareAddr // nil leaves it to the kernel
+	bridge  *netlink.Bridge
+	port    netlink.Link
+	adopted bool             // an earlier plugin of the chain has made the port
+	result  *types100.Result // of this plugin; indexes count the interfaces of prevResult as well
+	pods    int              // index of the pod's interface in the result, or -1
+}
+
+// open reads a request and opens the namespaces. The caller closes.
+func (p Plugin) open(req *cni.Request) (a *attachment, err error) {
+	conf, err := parse(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	a = &attachment{config: conf, req: req, owner: nft.Owner{Network: conf.Network, ContainerID: req.ContainerID, IfName: req.IfName}}
+	if a.ipam, err = ipam.For(req.Config, p.Find); err != nil {
+		return nil, err
+	}
+	if a.prev, err = cni.PrevResult(req.Config); err != nil {
+		return nil, err
+	}
+	if a.pod, err = netdev.Open(req.Netns); err != nil {
+		return nil, err
+	}
+	if a.node, err = netdev.Host(); err != nil {
+		return nil, errors.Join(err, a.pod.Close())
+	}
+	a.rules = nft.In(a.node)
+	return a, nil
+}
+
+func (a *attachment) close() {
+	_ = a.pod.Close()
+	_ = a.node.Close()
+}
+
+// onError has a step undone if the ADD fails, however little time it has left itself.
+func (a *attachment) onError(ctx context.Context, what string, do func(context.Context) error) {
+	a.undo.Add(what, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		defer cancel()
+		return do(ctx)
+	})
+}
+
+// connect makes the pod's interface and the port, with all that is to be in effect before the first packet, and sets
+// the port up.
+func (a *attachment) connect(ctx context.Context) error {
+	if err := a.plug(ctx); err != nil {
+		return err
+	}
+	if err := a.setPort(a.bridge, a.port); err != nil {
+		return err
+	}
+	if err := a.describe(); err != nil {
+		return err
+	}
+	if err := a.checkSpoofing(ctx); err != nil {
+		return err
+	}
+	if err := a.node.Handle().LinkSetUp(a.port); err != nil {
+		return fmt.Errorf("set %s up: %w", a.port.Attrs().Name, err)
+	}
+	return nil
+}
+
+// plug connects the port to the bridge, both of which it makes if need be.
+func (a *attachment) plug(ctx context.Context) (err error) {
+	if a.port, err = a.config.adopted(a.node, a.prev); err != nil {
+		return err
+	}
+	a.adopted = a.port != nil
+	if !a.adopted {
+		if err := a.pod.Free(a.req.IfName); err != nil {
+			return err
+		}
+	}
+	a.onError(ctx, "create bridge "+a.Bridge, func(ctx context.Context) error { return a.discardBridge(ctx, a.node) })
+	br, leave, err := a.enterBridge(ctx, a.node)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	a.bridge = br
+	if a.adopted {
+		return a.adopt(ctx)
+	}
+	if a.port, err = a.createPort(); err != nil {
+		return err
+	}
+	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error { return deleteLink(a.node, a.port) })
+	if err := a.node.Handle().LinkSetAlias(a.port, aliasPrefix+a.owner.String()); err != nil {
+		return fmt.Errorf("mark %s: %w", a.port.Attrs().Name, err)
+	}
+	return a.connectPort(br, a.port)
+}
+
+// adopt connects a port that is there.
+func (a *attachment) adopt(ctx context.Context) error {
+	a.onError(ctx, "connect "+a.port.Attrs().Name, func(context.Context) error { return releaseAdopted(a.node, a.port.Attrs().Name) })
+	if a.port.Attrs().Alias == "" {
+		if err := a.node.Handle().LinkSetAlias(a.port, adoptedPrefix+a.owner.String()); err != nil {
+			return fmt.Errorf("mark %s: %w", a.port.Attrs().Name, err)
+		}
+	}
+	return a.connectPort(a.bridge, a.port)
+}
+
+// describe begins the result: "interfaces: An array of all interfaces created by the attachment, including any
+// host-level interfaces".
+func (a *attachment) describe() error {
+	a.result = &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	if a.prev != nil {
+		a.result.Interfaces = slices.Clone(a.prev.Interfaces)
+	}
+	a.result.Interfaces = append(a.result.Interfaces, &types100.Interface{
+		Name: a.bridge.Name, Mac: a.bridge.HardwareAddr.String(), Mtu: a.bridge.MTU,
+	})
+	if a.adopted {
+		a.pods = indexOf(a.prev, a.req.IfName)
+		return nil
+	}
+	port, err := a.node.Interface(a.port.Attrs().Name)
+	if err != nil {
+		return err
+	}
+	port.Sandbox = ""
+	inside, err := a.pod.Interface(a.req.IfName)
+	if err != nil {
+		return err
+	}
+	a.result.Interfaces = append(a.result.Interfaces, port, inside)
+	a.pods = len(a.result.Interfaces) - 1
+	return nil
+}
+
+// indexOf returns the index of the pod's interface in a result, or -1.
+func indexOf(res *types100.Result, ifName string) int {
+	return slices.IndexFunc(res.Interfaces, func(i *types100.Interface) bool { return i.Name == ifName && i.Sandbox != "" })
+}
+
+// checkSpoofing has packets dropped that the pod sends with another MAC address than its own.
+func (a *attachment) checkSpoofing(ctx context.Context) error {
+	if !a.MACSpoofCheck {
+		return nil
+	}
+	mac, err := a.podMAC(a.result)
+	if err != nil {
+		return err
+	}
+	a.onError(ctx, "MAC spoof check", func(ctx context.Context) error { return a.rules.Remove(ctx, a.owner) })
+	return a.rules.AddSpoofCheck(ctx, a.owner, a.port.Attrs().Name, mac)
+}
+
+// podMAC returns the MAC address that the pod may send with.
+func (a *attachment) podMAC(res *types100.Result) (net.HardwareAddr, error) {
+	if i := indexOf(res, a.req.IfName); i >= 0 {
+		if mac, err := netdev.ParseMAC(res.Interfaces[i].Mac); err == nil {
+			return mac, nil
+		}
+	}
+	if a.mac != nil {
+		return a.mac, nil
+	}
+	return nil, stacked.Invalid("macspoofchk", "found true, but prevResult does not tell the MAC address of %s, and none is requested", a.req.IfName)
+}
+
+// address asks for addresses, or takes those that an earlier plugin has given to the interface that it has made.
+func (a *attachment) address(ctx context.Context) error {
+	if a.ipam.Configured() {
+		if a.pods < 0 {
+			return stacked.Invalid("ipam", "found type %q, but prevResult has no interface %s that could have an address", a.IPAM.Type, a.req.IfName)
+		}
+		res, err := a.ipam.Add(ctx, a.req)
+		if err != nil {
+			return err
+		}
+		a.onError(ctx, "IPAM DEL", func(ctx context.Context) error { return a.ipam.Del(ctx, a.req) })
+		a.result.IPs, a.result.Routes, a.result.DNS = res.IPs, res.Routes, res.DNS
+	} else if a.adopted {
+		a.result.IPs = own(a.prev, a.req.IfName)
+	}
+	for i, ip := range a.result.IPs {
+		ip = ip.Copy()
+		ip.Interface = types100.Int(a.pods)
+		a.result.IPs[i] = ip
+	}
+	if !a.DNS.IsEmpty() {
+		a.result.DNS = a.DNS
+	}
+	return a.chooseGateways(a.result)
+}
+
+// own returns the addresses of the pod's interface.
+func own(res *types100.Result, ifName string) []*types100.IPConfig {
+	ips, err := netdev.AddressesOf(ifName, res)
+	if err != nil {
+		return nil // those that refer to nothing are not for us
+	}
+	return ips
+}
+
+// configure gives the pod's interface its addresses and routes and sets it up, waits until packets can pass, and tells
+// the neighbours.
+func (a *attachment) configure(ctx context.Context) error {
+	if a.pods < 0 || a.NoContainerInterface {
+		return nil
+	}
+	if err := a.pod.Configure(ctx, a.req.IfName, a.result, a.options()); err != nil {
+		return err
+	}
+	if !a.adopted {
+		wait, cancel := context.WithTimeout(ctx, carrierPatience)
+		defer cancel()
+		if err := a.node.WaitCarrier(wait, a.port.Attrs().Name); err != nil {
+			return err
+		}
+	}
+	return a.pod.Announce(a.req.IfName, a.result)
+}
+
+func (a *attachment) options() netdev.Options {
+	return netdev.Options{UniqueAddresses: !a.DAD, SourceRouting: a.SourceRouting}
+}
+
+// masquerade lets the pod reach what has no route to it.
+func (a *attachment) masquerade(ctx context.Context) error {
+	if !a.IPMasq || len(a.result.IPs) == 0 {
+		return nil
+	}
+	a.onError(ctx, "masquerade", func(ctx context.Context) error { return a.rules.Remove(ctx, a.owner) })
+	return a.rules.AddMasquerade(ctx, a.owner, subnets(a.result.IPs))
+}
+
+// subnets returns addresses with their masks.
+func subnets(ips []*types100.IPConfig) (nets []*net.IPNet) {
+	for _, ip := range ips {
+		nets = append(nets, &ip.Address)
+	}
+	return nets
+}
+
+// merged returns the result with prevResult. The interfaces of that keep their places, and so what refers to them.
+//
+// "it MUST handle `prevResult` by either passing it through, or modifying it appropriately"
+func (a *attachment) merged() *types100.Result {
+	if a.prev == nil {
+		return a.result
+	}
+	res := *a.result
+	res.IPs = nil
+	for _, ip := range a.prev.IPs {
+		if taken := a.adopted && a.pods >= 0 && ip.Interface != nil && *ip.Interface == a.pods; !taken || a.ipam.Configured() {
+			res.IPs = append(res.IPs, ip)
+		}
+	}
+	res.IPs = append(res.IPs, a.result.IPs...)
+	res.Routes = append(slices.Clone(a.prev.Routes), a.result.Routes...)
+	if res.DNS.IsEmpty() {
+		res.DNS = a.prev.DNS
+	}
+	return &res
+}

@@ -1,0 +1,183 @@
+package bridge
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/stacked"
+)
+
+// A bridge is shared by all its ports, so two ADDs at once must not get into each other's way:
+//
+//   - Who looks the bridge up and connects a port to it holds the lock of the node together with others.
+//   - Who creates a bridge, or deletes one, holds that lock alone. So a bridge that was looked up is there until the
+//     port is connected, and a bridge with a port is never deleted.
+//   - A bridge has the alias newBridge until an ADD has succeeded on it. The last of those ADDs to fail deletes it,
+//     whichever of them created it. After that the bridge stays, as with the reference plugin: its address may be in use.
+const newBridge = "braid:no ADD has succeeded yet"
+
+// findBridge returns the bridge.
+func (c *config) findBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
+	link, err := node.Link(c.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	br, ok := link.(*netlink.Bridge)
+	if !ok {
+		return nil, stacked.Invalid("bridge", "found %q, which is an interface of type %s, want a bridge or a name that is free", c.Bridge, link.Type())
+	}
+	return br, nil
+}
+
+// enterBridge returns the bridge, fit for the configuration, and created if need be. Nobody deletes it before leave is
+// called.
+func (c *config) enterBridge(ctx context.Context, node *netdev.Namespace) (br *netlink.Bridge, leave func(), err error) {
+	leave, err = node.LockShared(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	br, err = c.findBridge(node)
+	if errors.Is(err, netdev.ErrNotFound) {
+		leave()
+		if leave, err = node.LockExclusive(ctx); err != nil {
+			return nil, nil, err
+		}
+		br, err = c.findBridge(node)
+		if errors.Is(err, netdev.ErrNotFound) {
+			br, err = c.createBridge(node)
+		}
+	}
+	if err == nil {
+		err = c.fitBridge(node, br)
+	}
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return br, leave, nil
+}
+
+func (c *config) createBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = c.Bridge, c.MTU
+	// A bridge without an address of its own has that of one of its ports, and changes it as ports come and go.
+	attrs.HardwareAddr = randomMAC()
+	br := &netlink.Bridge{LinkAttrs: attrs}
+	if c.usesVLANs() {
+		br.VlanFiltering = &[]bool{true}[0]
+	}
+	h := node.Handle()
+	if err := h.LinkAdd(br); err != nil {
+		return nil, fmt.Errorf("create bridge %s: %w", c.Bridge, err)
+	}
+	err := h.LinkSetAlias(br, newBridge)
+	if err == nil {
+		// No pod shall tell the node by router advertisements what its routes are.
+		err = ignoreMissing(node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + c.Bridge + "/accept_ra", Value: "0"}))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), h.LinkDel(br))
+	}
+	return c.findBridge(node)
+}
+
+// ignoreMissing lets a kernel be without IPv6.
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// randomMAC returns a locally administered unicast address.
+func randomMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac) // never fails
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// fitBridge changes what a bridge lacks. It takes nothing away: others use it too.
+func (c *config) fitBridge(node *netdev.Namespace, br *netlink.Bridge) error {
+	h := node.Handle()
+	if c.usesVLANs() && !filtersVLANs(br) {
+		err := h.BridgeSetVlanFiltering(br, true)
+		if now, lookErr := c.findBridge(node); err == nil && lookErr == nil && !filtersVLANs(now) {
+			err = unix.EOPNOTSUPP // the kernel ignores what it does not know
+		}
+		if err != nil {
+			return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf(
+				"turn VLAN filtering of bridge %s on: %v (the kernel needs CONFIG_BRIDGE_VLAN_FILTERING)", br.Name, err), "")
+		}
+	}
+	if c.Promisc && br.RawFlags&unix.IFF_PROMISC == 0 {
+		if err := h.SetPromiscOn(br); err != nil {
+			return fmt.Errorf("make bridge %s promiscuous: %w", br.Name, err)
+		}
+	}
+	if !isUp(br) {
+		if err := h.LinkSetUp(br); err != nil {
+			return fmt.Errorf("set bridge %s up: %w", br.Name, err)
+		}
+	}
+	return nil
+}
+
+func filtersVLANs(br *netlink.Bridge) bool { return br.VlanFiltering != nil && *br.VlanFiltering }
+
+// discardBridge deletes a bridge that no ADD has succeeded on, if no other one is about to.
+func (c *config) discardBridge(ctx context.Context, node *netdev.Namespace) error {
+	unlock, err := node.LockExclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	br, err := c.findBridge(node)
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && br.Alias != newBridge {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	links, err := netdev.Dump(node.Handle().LinkList)
+	if err != nil {
+		return fmt.Errorf("list the ports of bridge %s: %w", br.Name, err)
+	}
+	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Index }) {
+		return nil
+	}
+	return node.Handle().LinkDel(br)
+}
+
+// keepBridge tells that an ADD has succeeded.
+func keepBridge(node *netdev.Namespace, br *netlink.Bridge) error {
+	if br.Alias != newBridge {
+		return nil
+	}
+	return node.Handle().LinkSetAlias(br, "")
+}
+
+// checkBridge returns an error if fitBridge would have something to do.
+func (c *config) checkBridge(br *netlink.Bridge) error {
+	var errs []error
+	if !isUp(br) {
+		errs = append(errs, fmt.Errorf("bridge %s is down", br.Name))
+	}
+	if c.Promisc && br.RawFlags&unix.IFF_PROMISC == 0 {
+		errs = append(errs, fmt.Errorf("bridge %s is not promiscuous", br.Name))
+	}
+	if c.usesVLANs() && !filtersVLANs(br) {
+		errs = append(errs, fmt.Errorf("VLAN filtering of bridge %s is off", br.Name))
+	}
+	return errors.Join(errs...)
+}

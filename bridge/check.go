@@ -1,0 +1,137 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/stacked"
+)
+
+// Check implements [cni.Plugin]. It returns everything that is not as prevResult and the configuration say.
+func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
+	a, err := p.open(req)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	// "The plugin must consult the `prevResult` to determine the expected interfaces and addresses."
+	if a.prev == nil {
+		return stacked.Invalid("prevResult", "it is missing")
+	}
+	if a.mac, err = netdev.RequestedMAC(req); err != nil {
+		return err
+	}
+	return errors.Join(a.checkNode(ctx), a.checkPod(), a.ipam.Check(ctx, req))
+}
+
+// checkNode checks what the attachment has on the node.
+func (a *attachment) checkNode(ctx context.Context) error {
+	br, err := a.findBridge(a.node)
+	if err != nil {
+		return err
+	}
+	errs := []error{a.checkBridge(br), a.checkMAC(br)}
+	ips := own(a.prev, a.req.IfName)
+	errs = append(errs, a.checkGateways(a.node, ips))
+	if a.IPMasq && len(ips) > 0 {
+		errs = append(errs, a.rules.CheckMasquerade(ctx, a.owner, subnets(ips)))
+	}
+	port, err := findPort(a.node, a.owner)
+	if errors.Is(err, netdev.ErrNotFound) {
+		var adopted netlink.Link
+		if adopted, err = a.config.adopted(a.node, a.prev); adopted != nil {
+			port, a.adopted = adopted, true
+		} else if err == nil {
+			err = fmt.Errorf("the port of bridge %s is missing", br.Name)
+		}
+	}
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, a.checkPort(ctx, br, port))...)
+}
+
+// checkMAC compares the address of the bridge with that of the result: pods have it in their neighbour tables.
+func (a *attachment) checkMAC(br *netlink.Bridge) error {
+	for _, i := range a.prev.Interfaces {
+		if i.Name == br.Name && i.Sandbox == "" && i.Mac != "" && i.Mac != br.HardwareAddr.String() {
+			return fmt.Errorf("bridge %s has MAC %s, want %s", br.Name, br.HardwareAddr, i.Mac)
+		}
+	}
+	return nil
+}
+
+func (a *attachment) checkPort(ctx context.Context, br *netlink.Bridge, port netlink.Link) error {
+	attrs := port.Attrs()
+	var errs []error
+	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if attrs.MasterIndex != br.Index {
+		complain("port %s is not connected to bridge %s", attrs.Name, br.Name)
+		return errors.Join(errs...)
+	}
+	if !isUp(port) {
+		complain("port %s is down", attrs.Name)
+	}
+	if a.MTU != 0 && attrs.MTU != a.MTU && !a.adopted {
+		complain("port %s has MTU %d, want %d", attrs.Name, attrs.MTU, a.MTU)
+	}
+	info, err := a.node.Handle().LinkGetProtinfo(port)
+	if err != nil {
+		complain("look up the properties of port %s: %w", attrs.Name, err)
+	}
+	if info.Hairpin != a.Hairpin {
+		complain("port %s has hairpin mode %t, want %t", attrs.Name, info.Hairpin, a.Hairpin)
+	}
+	if info.Isolated != a.PortIsolation {
+		complain("port %s has isolation %t, want %t", attrs.Name, info.Isolated, a.PortIsolation)
+	}
+	if a.usesVLANs() {
+		errs = append(errs, a.checkVLANs(a.node, br, port))
+	}
+	if a.MACSpoofCheck {
+		mac, err := a.podMAC(a.prev)
+		if err == nil {
+			err = a.rules.CheckSpoofCheck(ctx, a.owner, attrs.Name, mac)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, a.checkPair(port))...)
+}
+
+// checkPair checks that the port and the pod's interface are the two ends of one pair.
+func (a *attachment) checkPair(port netlink.Link) error {
+	if a.adopted {
+		return nil
+	}
+	inside, err := a.pod.Link(a.req.IfName)
+	if err != nil {
+		return nil // checkPod says so
+	}
+	if inside.Type() != "veth" || inside.Attrs().ParentIndex != port.Attrs().Index {
+		return fmt.Errorf("interface %s is not the other end of port %s", a.req.IfName, port.Attrs().Name)
+	}
+	return nil
+}
+
+// checkPod checks the pod's interface.
+func (a *attachment) checkPod() error {
+	if !a.NoContainerInterface {
+		if indexOf(a.prev, a.req.IfName) < 0 && a.adopted {
+			return nil // a tap, for instance, has no interface of the pod
+		}
+		return a.pod.Check(a.req.IfName, a.prev, a.options())
+	}
+	inside, err := a.pod.Interface(a.req.IfName)
+	if err != nil {
+		return err
+	}
+	if i := indexOf(a.prev, a.req.IfName); i >= 0 && a.prev.Interfaces[i].Mac != inside.Mac {
+		return fmt.Errorf("interface %s has MAC %s, want %s", inside.Name, inside.Mac, a.prev.Interfaces[i].Mac)
+	}
+	return nil
+}

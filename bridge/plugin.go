@@ -1,0 +1,192 @@
+// Package bridge is the CNI plugin that connects pods of a node to each other by a bridge, which can be their gateway
+// as well. README.md is its manual.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/ipam"
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/stacked"
+	"github.com/braid-cni/braid/nft"
+)
+
+// Plugin is the bridge plugin.
+type Plugin struct {
+	// Find finds the IPAM plugin that a configuration names. Required.
+	Find cni.Lookup
+}
+
+var _ cni.Plugin = Plugin{}
+
+// Add implements [cni.Plugin].
+func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
+	a, err := p.open(req)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	defer a.undo.OnError(&err)
+
+	if a.mac, err = netdev.RequestedMAC(req); err != nil {
+		return nil, err
+	}
+	for _, station := range []func(context.Context) error{a.connect, a.address, a.configure, a.masquerade, a.serveGateways} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := station(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := keepBridge(a.node, a.bridge); err != nil {
+		return nil, err
+	}
+	return a.merged(), nil
+}
+
+// Del implements [cni.Plugin]. It looks at as little of the configuration as it can, and at the namespace not at all.
+func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
+	conf, invalid := decode(req.Config)
+	if conf.Network == "" {
+		return errors.Join(invalid, stacked.Invalid("name", "it is missing"))
+	}
+	// The addresses first: a DHCP lease can only be released while its interface exists.
+	delegate, err := ipam.For(req.Config, p.Find)
+	errs := []error{err, delegate.Del(ctx, req)}
+	node, err := netdev.Host()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	defer node.Close()
+	owner := nft.Owner{Network: conf.Network, ContainerID: req.ContainerID, IfName: req.IfName}
+	errs = append(errs,
+		conf.unplug(node, owner, req),
+		nft.In(node).Remove(ctx, owner),
+		conf.tidyVLANGateway(ctx, node),
+	)
+	return errors.Join(errs...)
+}
+
+// GC implements [cni.Plugin].
+func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
+	conf, err := parse(req.Config)
+	if err != nil {
+		return err
+	}
+	valid, err := cni.ValidAttachments(req.Config)
+	if err != nil {
+		return err
+	}
+	delegate, err := ipam.For(req.Config, p.Find)
+	if err != nil {
+		return err
+	}
+	node, err := netdev.Host()
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	return errors.Join(
+		deleteStalePorts(node, nft.Stale(conf.Network, valid)),
+		nft.In(node).GC(ctx, conf.Network, valid),
+		conf.tidyVLANGateway(ctx, node),
+		delegate.GC(ctx, req),
+	)
+}
+
+// Status implements [cni.Plugin].
+func (p Plugin) Status(ctx context.Context, req *cni.Request) error {
+	conf, err := parse(req.Config)
+	if err != nil {
+		return err
+	}
+	delegate, err := ipam.For(req.Config, p.Find)
+	if err != nil {
+		return err
+	}
+	node, err := netdev.Host()
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	var errs []error
+	if _, err := conf.findBridge(node); err != nil && !errors.Is(err, netdev.ErrNotFound) {
+		errs = append(errs, notAvailable(err))
+	}
+	if conf.IPMasq || conf.MACSpoofCheck {
+		errs = append(errs, notAvailable(nft.In(node).Available(ctx)))
+	}
+	return errors.Join(append(errs, delegate.Status(ctx, req))...)
+}
+
+func notAvailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
+}
+
+// unplug takes the pod from the bridge.
+func (c *config) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Request) error {
+	found, err := deletePort(node, owner)
+	if err != nil {
+		return err
+	}
+	if found {
+		return c.forgetSourceRouting(req)
+	}
+	prev, err := cni.PrevResult(req.Config)
+	if err != nil {
+		return nil // an invalid one says nothing
+	}
+	port, err := c.adopted(node, prev)
+	if err != nil || port == nil {
+		return err
+	}
+	if port.Type() == "veth" && port.Attrs().Alias == "" {
+		return deleteLink(node, port) // made by the reference plugin
+	}
+	return releaseAdopted(node, port.Attrs().Name)
+}
+
+// forgetSourceRouting removes the rules that lead to the routing table of the pod's interface, which has gone.
+func (c *config) forgetSourceRouting(req *cni.Request) error {
+	if !c.SourceRouting {
+		return nil
+	}
+	pod, err := netdev.Open(req.Netns)
+	if errors.Is(err, netdev.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	if pod.Free(req.IfName) != nil {
+		return nil
+	}
+	return pod.DeleteLink(req.IfName)
+}
+
+// tidyVLANGateway deletes the gateway of the VLAN with the last port in it.
+func (c *config) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) error {
+	if !c.servesVLAN() {
+		return nil
+	}
+	unlock, err := node.LockExclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.releaseVLANGateway(node); err != nil {
+		return fmt.Errorf("bridge %s: %w", c.Bridge, err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package bridge
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/nft"
+)
+
+// The port of a pod is the node's end of a veth pair. Its name is derived from that of the attachment, so DEL finds it
+// without a namespace, a result or a list of all links. Its alias, "braid:network:container:interface", says whose it
+// is: to a person, to GC, and to DEL, should two names ever be the same.
+const aliasPrefix = "braid:"
+
+// names is how many names a port can have. With 44 bits of hash the first one is free, unless a person took it.
+const names = 3
+
+// hostName returns the n-th name for a port.
+func hostName(owner string, n int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s#%d", owner, n))
+	return "veth" + hex.EncodeToString(sum[:])[:11] // 15 characters, the most there can be
+}
+
+// createPort makes the pair. The pod's end is in the pod from the start, under its final name.
+func (a *attachment) createPort() (netlink.Link, error) {
+	h := a.node.Handle()
+	for n := range names {
+		veth := &netlink.Veth{
+			LinkAttrs:        netlink.NewLinkAttrs(),
+			PeerName:         a.req.IfName,
+			PeerHardwareAddr: a.mac,
+			PeerNamespace:    netlink.NsFd(a.pod.FD()),
+		}
+		veth.Name, veth.MTU = hostName(a.owner.String(), n), a.MTU
+		// Otherwise the kernel makes a queue per CPU and then waits until it can take them away again.
+		veth.NumTxQueues, veth.NumRxQueues = 1, 1
+		err := h.LinkAdd(veth)
+		if errors.Is(err, unix.EEXIST) {
+			// A killed ADD for the same name in another namespace.
+			if found, delErr := deletePort(a.node, a.owner); delErr != nil {
+				return nil, delErr
+			} else if found {
+				err = h.LinkAdd(veth)
+			}
+		}
+		if err == nil {
+			return veth, nil
+		}
+		if free := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || free != nil {
+			return nil, errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
+		}
+	}
+	return nil, fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
+}
+
+// connectPort makes a link a port of the bridge.
+func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
+	err := a.node.Handle().LinkSetMaster(port, br)
+	if errors.Is(err, unix.EXFULL) {
+		err = fmt.Errorf("the bridge has 1023 ports, which is the most: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("connect %s to bridge %s: %w", port.Attrs().Name, br.Name, err)
+	}
+	return nil
+}
+
+// setPort gives a port its properties. It has carried no packet yet.
+func (a *attachment) setPort(br *netlink.Bridge, port netlink.Link) error {
+	h, name := a.node.Handle(), port.Attrs().Name
+	if a.Hairpin {
+		if err := h.LinkSetHairpin(port, true); err != nil {
+			return fmt.Errorf("set hairpin mode of port %s: %w", name, err)
+		}
+	}
+	if a.PortIsolation {
+		if err := h.LinkSetIsolated(port, true); err != nil {
+			return fmt.Errorf("isolate port %s: %w", name, err)
+		}
+	}
+	if a.usesVLANs() {
+		return a.setVLANs(a.node, br, port)
+	}
+	return nil
+}
+
+// findPort returns the port of an owner.
+func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
+	for n := range names {
+		link, err := node.Link(hostName(o.String(), n))
+		if errors.Is(err, netdev.ErrNotFound) {
+			continue
+		}
+		// One without alias was left by an ADD that was killed before it could set it.
+		if err != nil || link.Attrs().Alias == aliasPrefix+o.String() || link.Attrs().Alias == "" && link.Type() == "veth" {
+			return link, err
+		}
+	}
+	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
+}
+
+// deletePort deletes the port of an owner, and with it the pod's interface.
+func deletePort(node *netdev.Namespace, o nft.Owner) (found bool, err error) {
+	port, err := findPort(node, o)
+	if errors.Is(err, netdev.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, deleteLink(node, port)
+}
+
+func deleteLink(node *netdev.Namespace, link netlink.Link) error {
+	if err := node.Handle().LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// deleteStalePorts deletes the ports whose owner is stale.
+func deleteStalePorts(node *netdev.Namespace, stale func(owner string) bool) error {
+	links, err := netdev.Dump(node.Handle().LinkList)
+	if err != nil {
+		return fmt.Errorf("list the ports of the node: %w", err)
+	}
+	var errs []error
+	for _, link := range links {
+		owner, ours := strings.CutPrefix(link.Attrs().Alias, aliasPrefix)
+		if ours && link.Type() == "veth" && stale(owner) {
+			errs = append(errs, deleteLink(node, link))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// adoptedPrefix begins the alias of a port that the plugin has not made, but connected.
+const adoptedPrefix = "braid-adopted:"
+
+// adopted returns the interface of the node that an earlier plugin of the chain has made, such as a tap, and that is
+// the port of the bridge then; nil if there is none. A connected one counts if it is a port of this bridge already.
+//
+// "they SHOULD work in a chained mode and configure existing interfaces"
+func (c *config) adopted(node *netdev.Namespace, prev *types100.Result) (port netlink.Link, err error) {
+	if prev == nil {
+		return nil, nil
+	}
+	for _, iface := range prev.Interfaces {
+		if iface.Sandbox != "" {
+			continue
+		}
+		link, err := node.Link(iface.Name)
+		if errors.Is(err, netdev.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if link.Type() == "bridge" || strings.HasPrefix(link.Attrs().Alias, aliasPrefix) ||
+			link.Attrs().MasterIndex != 0 && !c.isPort(node, link) {
+			continue
+		}
+		if port != nil {
+			return nil, fmt.Errorf("prevResult has two interfaces of the node that could be connected to the bridge: %s and %s",
+				port.Attrs().Name, iface.Name)
+		}
+		port = link
+	}
+	return port, nil
+}
+
+// releaseAdopted takes a port from its bridge, and leaves it to the plugin that has made it.
+func releaseAdopted(node *netdev.Namespace, name string) error {
+	port, err := node.Link(name)
+	if err == nil {
+		err = node.Handle().LinkSetNoMaster(port)
+	}
+	if err == nil && strings.HasPrefix(port.Attrs().Alias, adoptedPrefix) {
+		err = node.Handle().LinkSetAlias(port, "")
+	}
+	if err != nil && !errors.Is(err, netdev.ErrNotFound) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("disconnect %s: %w", name, err)
+	}
+	return nil
+}

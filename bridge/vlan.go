@@ -1,0 +1,224 @@
+package bridge
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/netdev"
+)
+
+// vids is a range of VLAN IDs, both ends included.
+type vids struct{ first, last uint16 }
+
+// usesVLANs tells whether ports are members of VLANs of their own choice.
+func (c *config) usesVLANs() bool { return c.VLAN != 0 || len(c.VLANTrunk) > 0 }
+
+// nativeVLAN is that of the pod's untagged packets. A trunk without a VLAN has VLAN 1, as with the reference plugin.
+func (c *config) nativeVLAN() uint16 {
+	if c.VLAN == 0 {
+		return 1
+	}
+	return uint16(c.VLAN)
+}
+
+// taggedVLANs are those of the trunk, in order and joined where they meet, so that each takes one request to the
+// kernel. The native VLAN is not among them: adding it once more would make it a tagged one.
+func (c *config) taggedVLANs() (ranges []vids) {
+	for _, t := range c.VLANTrunk {
+		if t.MinID != nil {
+			ranges = append(ranges, without(vids{uint16(*t.MinID), uint16(*t.MaxID)}, c.nativeVLAN())...)
+		}
+		if t.ID != nil {
+			ranges = append(ranges, without(vids{uint16(*t.ID), uint16(*t.ID)}, c.nativeVLAN())...)
+		}
+	}
+	slices.SortFunc(ranges, func(a, b vids) int { return cmp.Compare(a.first, b.first) })
+	joined := ranges[:0]
+	for _, r := range ranges {
+		if n := len(joined); n > 0 && r.first <= joined[n-1].last+1 {
+			joined[n-1].last = max(joined[n-1].last, r.last)
+		} else {
+			joined = append(joined, r)
+		}
+	}
+	return joined
+}
+
+// without returns what is left of a range without one ID.
+func without(r vids, id uint16) []vids {
+	switch {
+	case id < r.first || id > r.last:
+		return []vids{r}
+	case r.first == r.last:
+		return nil
+	case id == r.first:
+		return []vids{{id + 1, r.last}}
+	case id == r.last:
+		return []vids{{r.first, id - 1}}
+	}
+	return []vids{{r.first, id - 1}, {id + 1, r.last}}
+}
+
+// setVLANs makes a new port of a bridge a member of its VLANs, and of no other. A new port has the default VLAN of the
+// bridge.
+func (c *config) setVLANs(node *netdev.Namespace, br *netlink.Bridge, port netlink.Link) error {
+	h := node.Handle()
+	fail := func(what string, err error) error {
+		return fmt.Errorf("%s port %s: %w", what, port.Attrs().Name, err)
+	}
+	if id := defaultVLAN(br); id != 0 && id != c.nativeVLAN() && !c.PreserveDefaultVLAN {
+		if err := h.BridgeVlanDel(port, id, false, false, false, true); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fail(fmt.Sprintf("remove the default VLAN %d of", id), err)
+		}
+	}
+	if err := h.BridgeVlanAdd(port, c.nativeVLAN(), true, true, false, true); err != nil {
+		return fail(fmt.Sprintf("set the VLAN %d of", c.nativeVLAN()), err)
+	}
+	for _, r := range c.taggedVLANs() {
+		if err := h.BridgeVlanAddRange(port, r.first, r.last, false, false, false, true); err != nil {
+			return fail(fmt.Sprintf("add the VLANs %d-%d of", r.first, r.last), err)
+		}
+	}
+	return nil
+}
+
+func defaultVLAN(br *netlink.Bridge) uint16 {
+	if br.VlanDefaultPVID == nil {
+		return 1
+	}
+	return *br.VlanDefaultPVID
+}
+
+// checkVLANs returns an error if a port is not a member of the VLANs that setVLANs gives it, or of others.
+func (c *config) checkVLANs(node *netdev.Namespace, br *netlink.Bridge, port netlink.Link) error {
+	all, err := portVLANs(node)
+	if err != nil {
+		return err
+	}
+	const native = nl.BRIDGE_VLAN_INFO_PVID | nl.BRIDGE_VLAN_INFO_UNTAGGED
+	want := map[uint16]uint16{}
+	for _, r := range c.taggedVLANs() {
+		for id := r.first; id <= r.last; id++ {
+			want[id] = 0
+		}
+	}
+	if _, tagged := want[defaultVLAN(br)]; !tagged && c.PreserveDefaultVLAN && defaultVLAN(br) != 0 {
+		want[defaultVLAN(br)] = nl.BRIDGE_VLAN_INFO_UNTAGGED
+	}
+	want[c.nativeVLAN()] = native
+	var errs []error
+	for _, have := range all[int32(port.Attrs().Index)] {
+		flags, wanted := want[have.Vid]
+		delete(want, have.Vid)
+		if !wanted || have.Flags&native != flags {
+			errs = append(errs, fmt.Errorf("port %s has VLAN %d (PVID %t, untagged %t), which it should not have or not so",
+				port.Attrs().Name, have.Vid, have.PortVID(), have.EngressUntag()))
+		}
+	}
+	for id := range want {
+		errs = append(errs, fmt.Errorf("port %s lacks VLAN %d", port.Attrs().Name, id))
+	}
+	return errors.Join(errs...)
+}
+
+func portVLANs(node *netdev.Namespace) (byIndex map[int32][]*nl.BridgeVlanInfo, err error) {
+	_, err = netdev.Dump(func() ([]struct{}, error) {
+		byIndex, err = node.Handle().BridgeVlanList()
+		return nil, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the VLANs of bridge ports: %w", err)
+	}
+	return byIndex, nil
+}
+
+// The gateway of a VLAN cannot be the bridge itself, which is in another one. It is one end of a veth pair, whose other
+// end is a port of the bridge in that VLAN.
+
+func (c *config) servesVLAN() bool { return c.IsGateway && c.VLAN != 0 }
+
+func (c *config) vlanGateway() string { return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN) }
+
+// vlanGatewayAlias marks those that the plugin made. It deletes no other.
+const vlanGatewayAlias = "braid:vlan-gateway"
+
+// ensureVLANGateway returns the gateway of the VLAN, and makes it if it is not there.
+func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (netlink.Link, error) {
+	link, err := node.Link(c.vlanGateway())
+	if !errors.Is(err, netdev.ErrNotFound) {
+		return link, err
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: hostName("vlan-gateway:"+c.vlanGateway(), 0)}
+	veth.Name, veth.MTU, veth.NumTxQueues, veth.NumRxQueues = c.vlanGateway(), br.MTU, 1, 1
+	h := node.Handle()
+	if err := h.LinkAdd(veth); err != nil {
+		return nil, fmt.Errorf("create the gateway %s of the VLAN: %w", veth.Name, err)
+	}
+	if err := c.connectVLANGateway(node, br, veth); err != nil {
+		return nil, errors.Join(err, h.LinkDel(veth))
+	}
+	return node.Link(veth.Name)
+}
+
+func (c *config) connectVLANGateway(node *netdev.Namespace, br *netlink.Bridge, veth *netlink.Veth) error {
+	h := node.Handle()
+	port, err := node.Link(veth.PeerName)
+	if err != nil {
+		return err
+	}
+	if err := h.LinkSetMaster(port, br); err != nil {
+		return fmt.Errorf("connect %s to bridge %s: %w", veth.Name, br.Name, err)
+	}
+	access := *c
+	access.VLANTrunk = nil
+	if err := access.setVLANs(node, br, port); err != nil {
+		return err
+	}
+	if err := errors.Join(h.LinkSetAlias(veth, vlanGatewayAlias), h.LinkSetUp(port), h.LinkSetUp(veth)); err != nil {
+		return fmt.Errorf("set %s up: %w", veth.Name, err)
+	}
+	return nil
+}
+
+// releaseVLANGateway deletes the gateway of a VLAN that no port is left in. The caller has the lock of the node.
+func (c *config) releaseVLANGateway(node *netdev.Namespace) error {
+	link, err := node.Link(c.vlanGateway())
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && link.Attrs().Alias != vlanGatewayAlias {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	members, err := portVLANs(node)
+	if err != nil {
+		return err
+	}
+	for index, vlans := range members {
+		native := slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == c.VLAN })
+		if !native || int(index) == link.Attrs().ParentIndex { // the other end of the pair
+			continue
+		}
+		if port, err := node.Handle().LinkByIndex(int(index)); err == nil && c.isPort(node, port) {
+			return nil
+		}
+	}
+	if err := node.Handle().LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete the gateway %s of the VLAN: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// isPort tells whether a link is a port of the bridge.
+func (c *config) isPort(node *netdev.Namespace, link netlink.Link) bool {
+	br, err := node.Link(c.Bridge)
+	return err == nil && link.Attrs().MasterIndex == br.Attrs().Index
+}
+
+func isUp(link netlink.Link) bool { return link.Attrs().Flags&net.FlagUp != 0 }
