@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -312,7 +313,6 @@ func TestRefused(t *testing.T) {
 	w.newPod("")
 	w.req.Config = []byte(`{`)
 	w.refused(types.ErrDecodingFailure, "decode configuration")
-	must(t, os.WriteFile(t.TempDir()+"/x", nil, 0o600))
 }
 
 // "If an interface of the requested name already exists in the container, the CNI plugin MUST return with an error." And
@@ -352,6 +352,70 @@ func TestDefaultRouteParent(t *testing.T) {
 	must(t, w.check(res)) // what it was stacked on is still what it is stacked on
 	must(t, w.plugin.Del(t.Context(), w.later(res)))
 	w.isError(w.plugin.Status(t.Context(), w.req), types.ErrPluginNotAvailable, "default route")
+}
+
+// A neighbour that knows the address from another pod learns that it has moved.
+func TestAnnounced(t *testing.T) {
+	w := newWorld(t, `"master": "NIC", "enabledad": false, `+static("192.0.2.2/24", "2001:db8::2/64"))
+	h, port := w.nic.LAN.Handle(), w.nic.LAN.Link(t, w.nic.Port).Attrs().Index
+	ips := []net.IP{net.ParseIP("192.0.2.2"), net.ParseIP("2001:db8::2")}
+	for _, ip := range ips {
+		must(t, h.NeighSet(&netlink.Neigh{LinkIndex: port, IP: ip, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: netlink.NUD_STALE}))
+	}
+	w.add()
+	for _, ip := range ips {
+		known := func() string {
+			list, err := h.NeighList(port, netlink.FAMILY_ALL)
+			must(t, err)
+			for _, n := range list {
+				if n.IP.Equal(ip) {
+					return n.HardwareAddr.String()
+				}
+			}
+			return ""
+		}
+		deadline := time.Now().Add(5 * time.Second)
+		for known() != w.link().HardwareAddr.String() && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		if got, want := known(), w.link().HardwareAddr.String(); got != want {
+			t.Errorf("the neighbour knows %s as %s, want %s", ip, got, want)
+		}
+	}
+}
+
+func TestDuplicateAddress(t *testing.T) {
+	w := newWorld(t, `"master": "NIC", `+static("2001:db8::1/64"))
+	w.refused(0, "address 2001:db8::1/64 is in use by another host")
+}
+
+// Parents that are stacked themselves.
+func TestVLANAndBond(t *testing.T) {
+	nettest.NeedKernel(t, nettest.VLAN, nettest.Bond)
+	w := newWorld(t, "")
+	node, lan := w.node.Handle(), w.nic.LAN.Handle()
+	bond := netlink.NewLinkBond(netlink.LinkAttrs{Name: nettest.Name("bond")})
+	bond.Mode = netlink.BOND_MODE_ACTIVE_BACKUP
+	must(t, node.LinkAdd(bond))
+	nic := w.node.Link(t, w.nic.Name)
+	must(t, errors.Join(node.LinkSetDown(nic), node.LinkSetMaster(nic, bond), node.LinkSetUp(bond)))
+	vlan := &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: nettest.Name("vlan"), ParentIndex: bond.Index}, VlanId: 7}
+	must(t, errors.Join(node.LinkAdd(vlan), node.LinkSetUp(vlan)))
+	far := &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "vlan7", ParentIndex: w.nic.LAN.Link(t, w.nic.Port).Attrs().Index}, VlanId: 7}
+	must(t, errors.Join(lan.LinkAdd(far), lan.LinkSetUp(far)))
+	w.nic.LAN.Address(t, "vlan7", "198.51.100.1/24")
+	t.Cleanup(func() { must(t, errors.Join(node.LinkDel(vlan), node.LinkDel(bond))) })
+
+	for parent, c := range map[string]struct{ address, answers string }{
+		bond.Name: {"192.0.2.2/24", "192.0.2.1"},
+		vlan.Name: {"198.51.100.2/24", "198.51.100.1"},
+	} {
+		w.newPod(`"master": "` + parent + `", ` + static(c.address))
+		res := w.add()
+		nettest.Reach(t, w.pod, w.nic.LAN, c.answers)
+		must(t, w.check(res))
+		must(t, w.plugin.Del(t.Context(), w.later(res)))
+	}
 }
 
 func TestLinkInContainer(t *testing.T) {

@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 
@@ -24,8 +25,12 @@ func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
 			MAC string `json:"mac"`
 		} `json:"runtimeConfig"`
 	}
-	if err := json.Unmarshal(req.Config, &conf); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decode the MAC address: "+err.Error(), "")
+	var mismatch *json.UnmarshalTypeError
+	if err := json.Unmarshal(req.Config, &conf); errors.As(err, &mismatch) {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("%s: found %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type), "")
+	} else if err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "decode configuration: "+err.Error(), "")
 	}
 	fromArgs, _ := req.Arg("MAC")
 	var mac net.HardwareAddr

@@ -500,7 +500,9 @@ func TestRequestedMAC(t *testing.T) {
 		{"MAC=nonsense", `{}`, "", `MAC of CNI_ARGS: "nonsense" is no MAC address`},
 		{"", `{"mac": "02:00:00:00:00:00:00:01"}`, "", `mac: "02:00:00:00:00:00:00:01" is no MAC address`},
 		{"", `{"args": {"cni": {"mac": "00:00:00:00:00:00"}}}`, "", `args.cni.mac: "00:00:00:00:00:00" is not an address`},
-		{"", `{"mac": 1}`, "", "decode the MAC address"},
+		{"", `{"mac": 1}`, "", "mac: found number, want string"},
+		{"", `{"runtimeConfig": {"mac": {}}}`, "", "runtimeConfig.mac: found object, want string"},
+		{"", `{`, "", "decode configuration"},
 	} {
 		mac, err := RequestedMAC(&cni.Request{Attachment: cni.Attachment{Args: c.args}, Config: []byte(c.config)})
 		if mac.String() != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
