@@ -16,6 +16,7 @@ import (
 	"github.com/braid-cni/braid/internal/buildinfo"
 	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/ipam/static"
+	"github.com/braid-cni/braid/ipvlan"
 	"github.com/braid-cni/braid/loopback"
 	"github.com/braid-cni/braid/macvlan"
 	"github.com/braid-cni/braid/resolve"
@@ -46,6 +47,7 @@ func plugins() map[string]cni.Plugin {
 		return cni.Exec{Type: pluginType}
 	}
 	own["bridge"] = bridge.Plugin{Find: find}
+	own["ipvlan"] = ipvlan.Plugin{Find: find}
 	own["macvlan"] = macvlan.Plugin{Find: find}
 	own["loopback"] = loopback.Plugin{}
 	own["host-local"] = hostlocal.Plugin{}
