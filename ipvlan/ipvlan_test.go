@@ -22,12 +22,22 @@ import (
 	"github.com/braid-cni/braid/internal/manpage"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/internal/refplugins"
+	"github.com/braid-cni/braid/ipam/hostlocal"
+	"github.com/braid-cni/braid/ipam/static"
 	"github.com/braid-cni/braid/ipvlan"
 )
 
 func TestMain(m *testing.M) { os.Exit(nettest.Main(m)) }
 
-var plugin = ipvlan.Plugin{Find: func(pluginType string) cni.Plugin { return cni.Exec{Type: pluginType} }}
+var plugin = ipvlan.Plugin{Find: func(pluginType string) cni.Plugin {
+	switch pluginType {
+	case "host-local":
+		return hostlocal.Plugin{}
+	case "static":
+		return static.Plugin{}
+	}
+	return cni.Exec{Type: pluginType}
+}}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -109,7 +119,7 @@ func (w *world) config(keys string) []byte {
 	return []byte(`{"cniVersion": "1.1.0", "name": "lan", "type": "ipvlan"` + keys + `}`)
 }
 
-func static(addresses ...string) string {
+func fixed(addresses ...string) string {
 	var list []string
 	for _, a := range addresses {
 		list = append(list, fmt.Sprintf(`{"address": %q}`, a))
@@ -239,11 +249,8 @@ func TestConformance(t *testing.T) {
 			Path:    []string{refplugins.Dir(t)},
 			Leaked:  func() error { return reservations(dir) },
 			Deviations: map[string]string{
-				"GC removes the stale and keeps the valid":     "the reference host-local has no GC",
-				"GC tells the interfaces of a container apart": "the reference host-local has no GC",
-				"GC with nothing valid":                        "the reference host-local has no GC",
-				"two attachments of one container":             "they share the MAC of the parent",
-				"containers in parallel":                       "they share the MAC of the parent",
+				"two attachments of one container": "they share the MAC of the parent",
+				"containers in parallel":           "they share the MAC of the parent",
 			},
 		}
 	})
@@ -314,7 +321,7 @@ func TestLinkInContainer(t *testing.T) {
 	inner := nettest.Parent(t, w.pod)
 	inner.LAN.Address(t, inner.Port, "198.51.100.1/24")
 	before := w.pod.Links(t)
-	w.req.Config = w.config(`"master": "` + inner.Name + `", "linkInContainer": true, ` + static("198.51.100.2/24"))
+	w.req.Config = w.config(`"master": "` + inner.Name + `", "linkInContainer": true, ` + fixed("198.51.100.2/24"))
 	res := w.add()
 	nettest.Reach(t, w.pod, inner.LAN, "198.51.100.1")
 	must(t, w.check(res))
@@ -325,13 +332,13 @@ func TestLinkInContainer(t *testing.T) {
 }
 
 func TestCheckFindsEveryDifference(t *testing.T) {
-	w := newWorld(t, `"master": "NIC", `+static("192.0.2.2/24"))
+	w := newWorld(t, `"master": "NIC", `+fixed("192.0.2.2/24"))
 	res := w.add()
 	first := w.later(res)
 	must(t, w.plugin.Check(t.Context(), first))
 
 	// The mode belongs to the parent: another network changes it for all.
-	w.newPod(`"master": "NIC", "mode": "l3", ` + static("192.0.2.3/24"))
+	w.newPod(`"master": "NIC", "mode": "l3", ` + fixed("192.0.2.3/24"))
 	other := w.add()
 	wantError(t, w.plugin.Check(t.Context(), first), 0, "of another mode than")
 	w.del(other)

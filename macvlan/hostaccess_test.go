@@ -21,7 +21,7 @@ const dual = `"master": "NIC", "hostAccess": true, `
 func accessWorld(t *testing.T, pod ...string) *world {
 	w := newWorld(t, "")
 	w.node.Address(t, w.nic.Name, "192.0.2.254/24", "2001:db8::254/64")
-	w.req.Config = w.config(dual + static(pod...))
+	w.req.Config = w.config(dual + fixed(pod...))
 	return w
 }
 
@@ -38,7 +38,7 @@ func (w *world) shims() (names []string) {
 
 func TestNoHostAccess(t *testing.T) {
 	w := accessWorld(t)
-	w.req.Config = w.config(`"master": "NIC", ` + static("192.0.2.2/24", "2001:db8::2/64"))
+	w.req.Config = w.config(`"master": "NIC", ` + fixed("192.0.2.2/24", "2001:db8::2/64"))
 	w.add()
 	nettest.NoReach(t, w.pod, w.node, "192.0.2.254")
 	nettest.NoReach(t, w.pod, w.node, "2001:db8::254")
@@ -48,7 +48,7 @@ func TestHostAccess(t *testing.T) {
 	w := accessWorld(t, "192.0.2.2/24", "2001:db8::2/64")
 	first := w.add()
 	firstPod, firstReq := w.pod, w.later(first)
-	w.newPod(dual + static("192.0.2.3/24"))
+	w.newPod(dual + fixed("192.0.2.3/24"))
 	second := w.add()
 	if got := w.shims(); len(got) != 1 {
 		t.Fatalf("the node has macvlan interfaces %v, want one for both pods", got)
@@ -128,12 +128,12 @@ func TestHostAccessGC(t *testing.T) {
 	w := accessWorld(t, "192.0.2.2/24")
 	kept := w.add()
 	keptPod, keptReq := w.pod, *w.req
-	w.newPod(dual + static("192.0.2.3/24"))
+	w.newPod(dual + fixed("192.0.2.3/24"))
 	w.add()
 	w.pod.Remove(t)
 
 	// Another network on the same parent is none of its business.
-	w.newPod(dual + static("192.0.2.4/24"))
+	w.newPod(dual + fixed("192.0.2.4/24"))
 	w.req.Config = bytes.Replace(w.req.Config, []byte(`"lan"`), []byte(`"other"`), 1)
 	w.add()
 	other, otherReq := w.pod, *w.req
@@ -174,7 +174,7 @@ func TestHostAccessInParallel(t *testing.T) {
 	w := accessWorld(t)
 	var reqs []*cni.Request
 	for i := range 8 {
-		w.newPod(dual + static(fmt.Sprintf("192.0.2.%d/24", 10+i)))
+		w.newPod(dual + fixed(fmt.Sprintf("192.0.2.%d/24", 10+i)))
 		reqs = append(reqs, w.req)
 	}
 	var group errgroup.Group

@@ -23,12 +23,22 @@ import (
 	"github.com/braid-cni/braid/internal/manpage"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/internal/refplugins"
+	"github.com/braid-cni/braid/ipam/hostlocal"
+	"github.com/braid-cni/braid/ipam/static"
 	"github.com/braid-cni/braid/macvlan"
 )
 
 func TestMain(m *testing.M) { os.Exit(nettest.Main(m)) }
 
-var plugin = macvlan.Plugin{Find: func(pluginType string) cni.Plugin { return cni.Exec{Type: pluginType} }}
+var plugin = macvlan.Plugin{Find: func(pluginType string) cni.Plugin {
+	switch pluginType {
+	case "host-local":
+		return hostlocal.Plugin{}
+	case "static":
+		return static.Plugin{}
+	}
+	return cni.Exec{Type: pluginType}
+}}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -76,8 +86,8 @@ func (w *world) config(keys string) []byte {
 	return []byte(`{"cniVersion": "1.1.0", "name": "lan", "type": "macvlan"` + keys + `}`)
 }
 
-// static is an "ipam" with fixed addresses, each "address" or "address gateway".
-func static(addresses ...string) string {
+// fixed is an "ipam" with fixed addresses, each "address" or "address gateway".
+func fixed(addresses ...string) string {
 	var list []string
 	for _, a := range addresses {
 		address, gw, _ := strings.Cut(a, " ")
@@ -167,15 +177,7 @@ func TestConformance(t *testing.T) {
 					Config: config(subject.keys),
 					Path:   []string{refplugins.Dir(t)},
 					Layer2: subject.layer2,
-					Deviations: map[string]string{
-						"GC removes the stale and keeps the valid":     "the reference host-local has no GC",
-						"GC tells the interfaces of a container apart": "the reference host-local has no GC",
-						"GC with nothing valid":                        "the reference host-local has no GC",
-					},
 					Leaked: func() error { return reservations(dir) },
-				}
-				if subject.layer2 {
-					s.Deviations = nil
 				}
 				if subject.failing != "" {
 					s.Failing = map[string][]byte{"a gateway that cannot be reached": config(subject.failing)}
@@ -208,7 +210,7 @@ func TestModes(t *testing.T) {
 		"passthru": netlink.MACVLAN_MODE_PASSTHRU,
 	} {
 		t.Run(mode, func(t *testing.T) {
-			w := newWorld(t, fmt.Sprintf(`"master": "NIC", "mode": %q, %s`, mode, static("192.0.2.2/24")))
+			w := newWorld(t, fmt.Sprintf(`"master": "NIC", "mode": %q, %s`, mode, fixed("192.0.2.2/24")))
 			res := w.add()
 			link := w.link()
 			if link.Mode != want || link.MTU != 1500 || link.NumTxQueues != 1 {
@@ -235,10 +237,10 @@ func TestModes(t *testing.T) {
 func TestPodsReachEachOther(t *testing.T) {
 	for mode, reach := range map[string]bool{"bridge": true, "private": false} {
 		t.Run(mode, func(t *testing.T) {
-			w := newWorld(t, `"master": "NIC", "mode": "`+mode+`", `+static("192.0.2.2/24"))
+			w := newWorld(t, `"master": "NIC", "mode": "`+mode+`", `+fixed("192.0.2.2/24"))
 			w.add()
 			first := w.pod
-			w.newPod(`"master": "NIC", "mode": "` + mode + `", ` + static("192.0.2.3/24"))
+			w.newPod(`"master": "NIC", "mode": "` + mode + `", ` + fixed("192.0.2.3/24"))
 			w.add()
 			if reach {
 				nettest.Reach(t, first, w.pod, "192.0.2.3")
@@ -252,11 +254,11 @@ func TestPodsReachEachOther(t *testing.T) {
 func TestSourceMode(t *testing.T) {
 	w := newWorld(t, "")
 	known := w.nic.LAN.Link(t, w.nic.Port).Attrs().HardwareAddr.String()
-	w.req.Config = w.config(`"master": "NIC", "mode": "source", "sourceMACs": ["02:00:00:00:00:07"], ` + static("192.0.2.2/24"))
+	w.req.Config = w.config(`"master": "NIC", "mode": "source", "sourceMACs": ["02:00:00:00:00:07"], ` + fixed("192.0.2.2/24"))
 	w.add()
 	nettest.NoReach(t, w.pod, w.nic.LAN, "192.0.2.1")
 
-	w.newPod(`"master": "NIC", "mode": "source", "sourceMACs": ["02:00:00:00:00:07", "` + known + `"], ` + static("192.0.2.3/24"))
+	w.newPod(`"master": "NIC", "mode": "source", "sourceMACs": ["02:00:00:00:00:07", "` + known + `"], ` + fixed("192.0.2.3/24"))
 	res := w.add()
 	nettest.Reach(t, w.pod, w.nic.LAN, "192.0.2.1")
 	must(t, w.check(res))
@@ -300,9 +302,9 @@ func TestRefused(t *testing.T) {
 		`"master": "NIC", "mode": "private", "hostAccess": true`:                    {types.ErrInvalidNetworkConfig, "hostAccess: it needs mode"},
 		`"master": "NIC", "linkInContainer": true, "hostAccess": true`:              {types.ErrInvalidNetworkConfig, "hostAccess: it needs a parent of the node"},
 		`"master": "NIC", "linkInContainer": true`:                                  {types.ErrPluginNotAvailable, "no such parent interface: " + w.nic.Name},
-		`"master": "NIC", "hostAccess": true, ` + static("192.0.2.2/24"):            {0, "hostAccess: the node has no address on the parent " + w.nic.Name},
+		`"master": "NIC", "hostAccess": true, ` + fixed("192.0.2.2/24"):             {0, "hostAccess: the node has no address on the parent " + w.nic.Name},
 		`"master": "NIC", "ipam": {"type": "absent"}`:                               {types.ErrPluginNotAvailable, `"absent" not found`},
-		`"master": "NIC", "ipam": {"type": "static"}`:                               {0, "no IP address"},
+		`"master": "NIC", "ipam": {"type": "static"}`:                               {0, "no address"},
 		`"master": "NIC", "prevResult": {"cniVersion": "1.1.0", "interfaces": "x"}`: {types.ErrDecodingFailure, "prevResult"},
 		`"master": "NIC", "ipam": {"type": "static", "addresses": [{"address": "192.0.2.2/24"}],
 			"routes": [{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}]}`: {0, "add route 198.51.100.0/24 via 203.0.113.1"},
@@ -342,7 +344,7 @@ func TestDNS(t *testing.T) {
 }
 
 func TestDefaultRouteParent(t *testing.T) {
-	w := newWorld(t, static("192.0.2.2/24"))
+	w := newWorld(t, fixed("192.0.2.2/24"))
 	w.node.Address(t, w.nic.Name, "192.0.2.254/24")
 	route := &netlink.Route{LinkIndex: w.node.Link(t, w.nic.Name).Attrs().Index, Gw: net.ParseIP("192.0.2.1")}
 	must(t, w.node.Handle().RouteAdd(route))
@@ -356,7 +358,7 @@ func TestDefaultRouteParent(t *testing.T) {
 
 // A neighbour that knows the address from another pod learns that it has moved.
 func TestAnnounced(t *testing.T) {
-	w := newWorld(t, `"master": "NIC", "enabledad": false, `+static("192.0.2.2/24", "2001:db8::2/64"))
+	w := newWorld(t, `"master": "NIC", "enabledad": false, `+fixed("192.0.2.2/24", "2001:db8::2/64"))
 	h, port := w.nic.LAN.Handle(), w.nic.LAN.Link(t, w.nic.Port).Attrs().Index
 	ips := []net.IP{net.ParseIP("192.0.2.2"), net.ParseIP("2001:db8::2")}
 	for _, ip := range ips {
@@ -385,7 +387,7 @@ func TestAnnounced(t *testing.T) {
 }
 
 func TestDuplicateAddress(t *testing.T) {
-	w := newWorld(t, `"master": "NIC", `+static("2001:db8::1/64"))
+	w := newWorld(t, `"master": "NIC", `+fixed("2001:db8::1/64"))
 	w.refused(0, "address 2001:db8::1/64 is in use by another host")
 }
 
@@ -410,7 +412,7 @@ func TestVLANAndBond(t *testing.T) {
 		bond.Name: {"192.0.2.2/24", "192.0.2.1"},
 		vlan.Name: {"198.51.100.2/24", "198.51.100.1"},
 	} {
-		w.newPod(`"master": "` + parent + `", ` + static(c.address))
+		w.newPod(`"master": "` + parent + `", ` + fixed(c.address))
 		res := w.add()
 		nettest.Reach(t, w.pod, w.nic.LAN, c.answers)
 		must(t, w.check(res))
@@ -423,7 +425,7 @@ func TestLinkInContainer(t *testing.T) {
 	inner := nettest.Parent(t, w.pod)
 	inner.LAN.Address(t, inner.Port, "198.51.100.1/24")
 	before := w.pod.Links(t)
-	w.req.Config = w.config(`"master": "` + inner.Name + `", "linkInContainer": true, ` + static("198.51.100.2/24"))
+	w.req.Config = w.config(`"master": "` + inner.Name + `", "linkInContainer": true, ` + fixed("198.51.100.2/24"))
 	res := w.add()
 	nettest.Reach(t, w.pod, inner.LAN, "198.51.100.1")
 	must(t, w.check(res))

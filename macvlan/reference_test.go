@@ -22,9 +22,9 @@ func TestSideBySideWithTheReference(t *testing.T) {
 		"vepa":      `"master": "NIC", "mode": "vepa", "bcqueuelen": 500`,
 		"passthru":  `"master": "NIC", "mode": "passthru"`,
 		"MAC":       `"master": "NIC", "mac": "02:00:00:00:00:01", "runtimeConfig": {"mac": "02:00:00:00:00:02"}`,
-		"addresses": `"master": "NIC", ` + static("192.0.2.2/24 192.0.2.1"),
+		"addresses": `"master": "NIC", ` + fixed("192.0.2.2/24 192.0.2.1"),
 		"routes":    `"master": "NIC", ` + routes,
-		"own DNS":   `"master": "NIC", "dns": {"nameservers": ["192.0.2.54"], "search": ["example.org"]}, ` + static("192.0.2.2/24"),
+		"own DNS":   `"master": "NIC", "dns": {"nameservers": ["192.0.2.54"], "search": ["example.org"]}, ` + fixed("192.0.2.2/24"),
 		"extra":     `"master": "NIC", "an unknown key": [1, 2]`,
 	} {
 		t.Run(name, func(t *testing.T) {
