@@ -1,0 +1,179 @@
+package dhcp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/ipam/dhcp/client4"
+	"github.com/braid-cni/braid/ipam/dhcp/client6"
+	"github.com/braid-cni/braid/ipam/dhcp/lease"
+)
+
+// How long the keeper is waited for if the context does not end before. It has bounds of its own; these are for one
+// that hangs.
+const (
+	addPatience = 10 * time.Minute
+	patience    = 30 * time.Second
+)
+
+// errAbsent is wrapped by the error of ask if nobody listens on the socket.
+var errAbsent = errors.New("the DHCP lease keeper does not run")
+
+// ask sends a request to the keeper. Errors carry code 11, or the one that the keeper gave them.
+func ask(ctx context.Context, socket string, req *lease.Request) (*lease.Response, error) {
+	limit := patience
+	if req.Verb == lease.VerbAdd {
+		limit = addPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	res, err := exchange(ctx, socket, req)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, tryAgain(fmt.Errorf("ask the DHCP lease keeper at %s: %w", socket, context.Cause(ctx)))
+	case err != nil:
+		return nil, tryAgain(err)
+	case res.Error != nil:
+		return nil, res.Error
+	}
+	return res, nil
+}
+
+func exchange(ctx context.Context, socket string, req *lease.Request) (*lease.Response, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: nobody listens on %s (start braidd dhcp, or set ipam.daemonSocketPath)", errAbsent, socket)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to the DHCP lease keeper: %w", err)
+	}
+	defer conn.Close()
+	// The keeper sees it, and gives up what is not wanted any more.
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	req.Version = lease.ProtocolVersion
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		return nil, fmt.Errorf("ask the DHCP lease keeper at %s: %w", socket, err)
+	}
+	res := new(lease.Response)
+	if err := lease.Read(conn, res); err != nil {
+		return nil, fmt.Errorf("read the answer of the DHCP lease keeper at %s (is it the daemon of another plugin?): %w",
+			socket, err)
+	}
+	return res, nil
+}
+
+func tryAgain(err error) error { return &tryAgainError{err} }
+
+// A tryAgainError has code 11, "Try again later", and still wraps what it is made of.
+type tryAgainError struct{ error }
+
+func (e *tryAgainError) Unwrap() []error {
+	return []error{e.error, types.NewError(types.ErrTryAgainLater, e.Error(), "")}
+}
+
+// release gives the leases of an attachment back, by the keeper, or without it if it does not run. It fails only if
+// the context ends.
+func release(ctx context.Context, socket string, key lease.Key) error {
+	_, err := ask(ctx, socket, &lease.Request{Verb: lease.VerbDel, Spec: lease.Spec{Key: key}})
+	if errors.Is(err, errAbsent) {
+		err = withStore(ctx, socket, func(s *lease.Store) error {
+			r, err := s.Get(key)
+			if r == nil || err != nil {
+				return err
+			}
+			return releaseRecord(ctx, s, r)
+		})
+	}
+	if err != nil {
+		// A keeper that does not answer will find the interface gone, and forget the lease.
+		return ctx.Err()
+	}
+	return nil
+}
+
+// collect releases the leases of a network that are not in the list.
+func collect(ctx context.Context, socket, network string, valid []types.GCAttachment) error {
+	_, err := ask(ctx, socket, &lease.Request{Verb: lease.VerbGC, Spec: lease.Spec{Key: lease.Key{Network: network}}, Valid: valid})
+	if !errors.Is(err, errAbsent) {
+		return err
+	}
+	return withStore(ctx, socket, func(s *lease.Store) error {
+		records, err := s.All()
+		errs := []error{err}
+		for _, r := range records {
+			k := r.Spec.Key
+			if k.Network == network && !slices.Contains(valid, types.GCAttachment{ContainerID: k.ContainerID, IfName: k.IfName}) {
+				errs = append(errs, releaseRecord(ctx, s, r))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// withStore opens the records of a keeper that does not run. There being none is no error. While it is about to start
+// or to end it has them open, and no ear yet or no more: that is waited for a moment.
+func withStore(ctx context.Context, socket string, do func(*lease.Store) error) error {
+	for range 20 {
+		s, err := lease.OpenStore(lease.Dir(socket))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err == nil:
+			return errors.Join(do(s), s.Close())
+		case !errors.Is(err, lease.ErrBusy):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("open the leases of %s: %w", socket, lease.ErrBusy)
+}
+
+// releaseTime bounds how long servers and neighbours that do not answer are waited for.
+const releaseTime = 5 * time.Second
+
+// releaseRecord does what the keeper would do.
+func releaseRecord(ctx context.Context, s *lease.Store, r *lease.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	held := r.Held()
+	if held.IPv4 != nil {
+		c := client4.Client{Interface: r.Interface, Spec: &r.Spec}
+		_ = c.Release(ctx, held.IPv4) // see Del
+	}
+	if held.IPv6 != nil {
+		c := client6.Client{Interface: r.Interface, Spec: &r.Spec}
+		_ = c.Release(ctx, held.IPv6)
+	}
+	return s.Remove(r.Spec.Key)
+}
+
+// addressee reads what a DEL needs of a configuration, whatever else is wrong in it.
+func addressee(doc []byte) (network, socket string) {
+	var c struct {
+		Name any `json:"name"`
+		IPAM any `json:"ipam"`
+	}
+	_ = json.Unmarshal(doc, &c)
+	network, _ = c.Name.(string)
+	ipam, _ := c.IPAM.(map[string]any)
+	socket, _ = ipam["daemonSocketPath"].(string)
+	if !strings.HasPrefix(socket, "/") || len(socket) > maxSocket {
+		socket = lease.DefaultSocket
+	}
+	return network, socket
+}
