@@ -71,7 +71,7 @@ func locked(ctx context.Context) (host *netdev.Namespace, release func(), err er
 }
 
 // add lets the node and the pod reach each other, and returns the result with what that changes in the pod.
-func (a access) add(ctx context.Context, at cni.Attachment, res *types100.Result) (*types100.Result, error) {
+func (a access) add(ctx context.Context, at cni.Attachment, res *types100.Result, opts netdev.Options) (*types100.Result, error) {
 	ips, err := netdev.AddressesOf(at.IfName, res)
 	if err != nil || len(ips) == 0 {
 		return res, err
@@ -99,7 +99,7 @@ func (a access) add(ctx context.Context, at cni.Attachment, res *types100.Result
 		return nil, err
 	}
 	more := &types100.Result{Interfaces: res.Interfaces, Routes: routes}
-	if err := pod.Configure(ctx, at.IfName, more, netdev.Options{UniqueAddresses: true}); err != nil {
+	if err := pod.Configure(ctx, at.IfName, more, opts); err != nil {
 		return nil, err
 	}
 	res.Routes = append(res.Routes, routes...)

@@ -78,6 +78,16 @@ func TestHostAccess(t *testing.T) {
 	w.reachByNIC("2001:db8::254")
 }
 
+func TestHostAccessWithSourceRouting(t *testing.T) {
+	w := accessWorld(t)
+	w.req.Config = w.config(dual + `"sourceRouting": true, ` + fixed("192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1"))
+	res := w.add()
+	nettest.Reach(t, w.node, w.pod, "192.0.2.2")
+	nettest.Reach(t, w.pod, w.node, "2001:db8::254")
+	must(t, w.check(res))
+	must(t, w.plugin.Del(t.Context(), w.later(res)))
+}
+
 // reachByNIC lets the LAN find the node anew, and looks at what it has found after all answers have come.
 func (w *world) reachByNIC(ip string) {
 	w.Helper()

@@ -53,7 +53,7 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 		defer cancel()
 		return p.Del(ctx, req)
 	})
-	return accessOf(conf.Network).add(ctx, req.Attachment, res)
+	return accessOf(conf.Network).add(ctx, req.Attachment, res, d.Options())
 }
 
 // Del implements [cni.Plugin].

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -132,69 +131,4 @@ func find(have []netlink.Addr, want *netlink.Addr) *netlink.Addr {
 		}
 	}
 	return nil
-}
-
-// netlinkRoutes turns the routes of a result into those of an interface.
-//
-// "The next hop address. If unset, a value in `gateway` in the `ips` array may be used."
-func netlinkRoutes(link netlink.Link, ips []*types100.IPConfig, routes []*types.Route) (out []*netlink.Route) {
-	for _, r := range routes {
-		route := &netlink.Route{
-			LinkIndex: link.Attrs().Index,
-			Dst:       &net.IPNet{IP: r.Dst.IP, Mask: r.Dst.Mask},
-			Gw:        r.GW,
-			MTU:       r.MTU,
-			AdvMSS:    r.AdvMSS,
-			Priority:  r.Priority,
-		}
-		if r.Table != nil {
-			route.Table = *r.Table
-		}
-		if r.Scope != nil {
-			route.Scope = netlink.Scope(*r.Scope)
-		}
-		// A next hop on the link's own scope is a contradiction that the kernel refuses.
-		if route.Gw == nil && route.Scope < netlink.SCOPE_LINK {
-			route.Gw = gateway(ips, family(r.Dst.IP))
-		}
-		if route.Gw.IsUnspecified() {
-			route.Gw = nil // said on purpose: everything is on the link
-		}
-		// With this scope it can lead to the gateway of a later route, outside the subnets of the interface.
-		if route.Gw == nil && r.Scope == nil {
-			route.Scope = netlink.SCOPE_LINK
-		}
-		out = append(out, route)
-	}
-	return out
-}
-
-// gateway returns the last gateway of a family, as the reference plugins do.
-func gateway(ips []*types100.IPConfig, fam int) (gw net.IP) {
-	for _, ip := range ips {
-		if ip.Gateway != nil && family(ip.Gateway) == fam {
-			gw = ip.Gateway
-		}
-	}
-	return gw
-}
-
-func (ns *Namespace) addRoute(route *netlink.Route) error {
-	// "Ecmp" stands for neither exclusive nor replacing: a route of another interface to the same destination stays,
-	// and only the very same one is EEXIST.
-	if err := ns.handle.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add route %s: %w", routeString(route), err)
-	}
-	return nil
-}
-
-func routeString(r *netlink.Route) string {
-	s := r.Dst.String()
-	if r.Gw != nil {
-		s += " via " + r.Gw.String()
-	}
-	if r.Table != 0 {
-		s += fmt.Sprintf(" table %d", r.Table)
-	}
-	return s
 }

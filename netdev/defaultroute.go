@@ -9,20 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// everywhere returns the destination of a default route.
-func everywhere(fam int) *net.IPNet {
-	bits := 128
-	if fam == netlink.FAMILY_V4 {
-		bits = 32
-	}
-	return &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-}
-
-func isDefault(dst *net.IPNet) bool {
-	ones, _ := dst.Mask.Size()
-	return ones == 0 && dst.IP.IsUnspecified()
-}
-
 // DefaultRoutes returns the default routes of the main table, of netlink.FAMILY_V4, FAMILY_V6 or FAMILY_ALL.
 func (ns *Namespace) DefaultRoutes(fam int) (routes []netlink.Route, err error) {
 	all, err := ns.routes(fam)

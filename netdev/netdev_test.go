@@ -425,6 +425,12 @@ func TestSourceRouting(t *testing.T) {
 	if len(rules) != 1 {
 		t.Errorf("rules for %d tables, want 1: %v", len(rules), rules)
 	}
+	// A wish of the pod for default routes changes the main table and the result, and nothing here.
+	wished := *other
+	wished.Routes = []*types.Route{route(t, "0.0.0.0/0", "198.51.100.7")}
+	must(t, p.SetDefaultRoutes(second.Name, net.ParseIP("198.51.100.7")))
+	must(t, p.Check(second.Name, &wished, Options{SourceRouting: true}))
+
 	link, err := p.Link(second.Name)
 	must(t, err)
 	must(t, p.Handle().RouteDel(sourceRoutes(link, other.IPs, nil)[0]))

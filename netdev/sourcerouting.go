@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -75,6 +76,34 @@ func host(ip net.IP) *net.IPNet {
 		ip = v4
 	}
 	return &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
+}
+
+// checkSourceRouting takes the default routes of the result for no more than a hint: they are about the main table, where
+// they may have been set by a wish of the pod since.
+func (ns *Namespace) checkSourceRouting(link netlink.Link, ips []*types100.IPConfig, res *types100.Result) error {
+	have, err := ns.routes(netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	rules, err := ns.sourceRulesOf()
+	if err != nil {
+		return err
+	}
+	others := slices.DeleteFunc(slices.Clone(res.Routes), func(r *types.Route) bool { return isDefault(&r.Dst) })
+	var errs []error
+	for _, want := range sourceRoutes(link, ips, others) {
+		if !slices.ContainsFunc(have, func(h netlink.Route) bool {
+			return h.Table == want.Table && through(h, want.LinkIndex) && sameDst(h.Dst, want.Dst) && (isDefault(want.Dst) || sameRoute(h, want))
+		}) {
+			errs = append(errs, fmt.Errorf("route %s is missing", routeString(want)))
+		}
+	}
+	for _, want := range sourceRules(link, ips) {
+		if !slices.ContainsFunc(rules[want.Table], func(have netlink.Rule) bool { return have.Src.IP.Equal(want.Src.IP) }) {
+			errs = append(errs, fmt.Errorf("the rule from %s to table %d is missing", want.Src, want.Table))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // sourceRulesOf lists the rules of source routing, by the table they lead to.

@@ -127,13 +127,14 @@ func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types
 		return err
 	}
 	own.Interfaces = []*types100.Interface{iface}
-	if err := ns.Configure(ctx, ifName, own, d.options()); err != nil {
+	if err := ns.Configure(ctx, ifName, own, d.Options()); err != nil {
 		return err
 	}
 	return ns.Announce(ifName, own)
 }
 
-func (d *Device) options() netdev.Options {
+// Options say how the interface is configured.
+func (d *Device) Options() netdev.Options {
 	return netdev.Options{UniqueAddresses: !d.dad(), SourceRouting: d.SourceRouting}
 }
 

@@ -81,7 +81,7 @@ func (d *Device) Check(ctx context.Context, req *cni.Request) error {
 		return err
 	}
 	defer ns.Close()
-	errs := []error{ns.Check(req.IfName, prev, d.options())}
+	errs := []error{ns.Check(req.IfName, prev, d.Options())}
 	if link, err := ns.Link(req.IfName); err == nil {
 		errs = append(errs, d.checkLink(ns, link, prev))
 	}
