@@ -193,8 +193,8 @@ func invalid(format string, args ...any) error {
 // kubernetes says whether pods and networks can be looked up at all.
 func kubernetes(c *conf.Config) bool { return c.Kubeconfig != "" || c.Manifests != "" }
 
-// query asks for everything that planning may need, in one request.
-func query(c *conf.Config, pod resolve.Pod) *resolve.Query {
+// NewQuery asks for everything that [NewPlan] needs to know, in one request.
+func NewQuery(c *conf.Config, pod resolve.Pod) *resolve.Query {
 	q := &resolve.Query{Pod: pod, DefaultNamespace: c.NetworkNamespace}
 	for _, o := range operatorChoices(c, nil) {
 		if o.nad != nil {

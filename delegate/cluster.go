@@ -39,7 +39,7 @@ func (k *cluster) Close() {
 
 // resolve asks once for everything that planning needs. The answer is nil without Kubernetes.
 func (k *cluster) resolve(ctx context.Context) (*resolve.Answer, error) {
-	q := query(k.conf, k.call.pod())
+	q := NewQuery(k.conf, k.call.pod())
 	if k.resolver == nil || q.Pod.Name == "" && len(q.Networks) == 0 {
 		return nil, nil
 	}
