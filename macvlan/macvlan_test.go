@@ -510,7 +510,7 @@ func TestDelNeedsNothing(t *testing.T) {
 	for name, spoil := range map[string]func(w *world){
 		"nothing is wrong": func(*world) {},
 		"invalid values": func(w *world) {
-			w.req.Config = bytes.Replace(w.req.Config, []byte(`"mtu": 1400`), []byte(`"mtu": -7, "mode": "x"`), 1)
+			w.req.Config = bytes.Replace(w.req.Config, []byte(`"mtu": 1400`), []byte(`"mtu": -7, "mode": "x", "hostAccess": "y"`), 1)
 		},
 		"no parent":    func(w *world) { must(w.T, w.node.Handle().LinkDel(w.node.Link(w, w.nic.Name))) },
 		"no namespace": func(w *world) { w.pod.Remove(w) },

@@ -62,9 +62,10 @@ func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
 		Network    string `json:"name"`
 		HostAccess bool   `json:"hostAccess"`
 	}
-	// Nothing else of the configuration is looked at, so nothing else has to be valid.
-	err := stacked.Decode(req.Config, &conf)
-	if err == nil && conf.HostAccess {
+	// Nothing else of the configuration is looked at, so nothing else has to be valid. With values of other types there
+	// was no ADD that passed.
+	var err error
+	if stacked.Decode(req.Config, &conf) == nil && conf.HostAccess {
 		err = accessOf(conf.Network).remove(ctx, req.Attachment)
 	}
 	delegate, ipamErr := ipam.For(req.Config, p.Find)
