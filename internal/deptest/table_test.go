@@ -1,0 +1,99 @@
+// Package deptest holds the table of imports of ARCHITECTURE.md, each line with its reason, and the tests that keep it.
+//
+// Patterns are package paths within Braid's module; a/... is a and all below it.
+package deptest
+
+// layers, from the top. A package imports what lies below its own layer; beside itself only what sideways lists.
+var layers = []layer{
+	{"programs", []string{"cmd/..."}},
+	{"node and API", []string{"node/...", "kube/..."}},
+	{"plugins", []string{
+		"delegate", "bridge", "macvlan", "ipvlan", "loopback", "ipam/hostlocal/...", "ipam/static/...", "ipam/dhcp",
+	}},
+	{"parts", []string{
+		"chain", "journal", "resolve/...", "confdir", "ipam", "ipam/dhcp/...", "netdev/...", "nft",
+	}},
+	{"vocabulary", []string{"conf", "cni"}},
+	{"internal", []string{"internal/..."}},
+}
+
+type layer struct {
+	name     string
+	packages []string
+}
+
+// sideways lists the imports within a layer. What is not here is forbidden: interface plugins above all never import
+// each other, so that each can be read, replaced and removed alone.
+var sideways = []struct{ from, to, why string }{
+	{"node/...", "node/...", "the daemon is made of its own parts"},
+	{"node/...", "kube/...", "the daemon answers from the API's objects"},
+	{"kube/...", "kube/...", "a source of pods and networks, of which there are several"},
+	{"ipam/hostlocal/...", "ipam/hostlocal/...", "one plugin in several packages"},
+	{"ipam/static/...", "ipam/static/...", "one plugin in several packages"},
+	{"ipam/dhcp/...", "ipam/dhcp/...", "clients of two protocols share the lease"},
+	{"ipam/dhcp/...", "netdev", "a lease is applied to a device"},
+	{"netdev/...", "netdev/...", "kinds of devices build on the handling of any device"},
+	{"netdev/stacked", "ipam", "what macvlan and ipvlan have in common ends with their addresses"},
+	{"nft", "netdev", "rules are written in a namespace that netdev has opened"},
+	{"resolve/...", "resolve/...", "the question and what carries it"},
+	{"internal/...", "internal/...", "no layers within"},
+}
+
+// testSupport may be imported by tests only, and may import anything.
+var testSupport = []string{
+	"cni/cnitest", "kube/kubetest", "internal/deptest", "internal/manpage", "internal/nettest", "internal/refplugins", "e2e/...",
+}
+
+// reserved lists packages from outside that only some may import.
+var reserved = []struct {
+	imports []string // patterns of import paths
+	by      []string // patterns of packages; tests and test support may import all of it
+	why     string
+}{
+	{
+		[]string{"k8s.io/...", "github.com/k8snetworkplumbingwg/..."},
+		[]string{"kube/...", "node/...", "cmd/braidd", "cmd/kubectl-braid"},
+		"client-go in the plugin would cost every ADD tens of milliseconds",
+	},
+	{
+		[]string{"testing/...", "github.com/google/go-cmp/..."}, nil,
+		"it does not belong in production code",
+	},
+	{
+		[]string{"github.com/containernetworking/cni/libcni", "github.com/containernetworking/cni/pkg/invoke"}, nil,
+		"cni.Exec runs plugins: these hand on the process environment, drop contexts and bring OpenTelemetry",
+	},
+	{
+		[]string{"github.com/containernetworking/cni/pkg/skel"}, nil,
+		"cni.Main is the edge: skel drops the context of errors and checks the namespace too late",
+	},
+	{
+		[]string{"github.com/containernetworking/plugins/..."}, nil,
+		"the reference plugins are what tests compare with",
+	},
+}
+
+// linkedByBraid is all from outside that cmd/braid and the packages of Braid below it may import, so that it stays
+// small and starts in milliseconds.
+var linkedByBraid = []struct{ imports, why string }{
+	{"github.com/containernetworking/cni/pkg/types/...", "results and errors of CNI"},
+	{"github.com/containernetworking/cni/pkg/utils", "the rules for names"},
+	{"github.com/containernetworking/cni/pkg/version", "versions of results"},
+	{"github.com/google/nftables/...", "masquerading and spoof checks without running nft"},
+	{"github.com/mdlayher/arp", "address conflict detection, gratuitous ARP"},
+	{"github.com/mdlayher/ethernet", "frames of ARP"},
+	{"github.com/mdlayher/ndp", "unsolicited neighbour advertisements"},
+	{"github.com/mdlayher/netlink", "the connection that nftables uses"},
+	{"github.com/vishvananda/netlink/...", "links, addresses and routes"},
+	{"github.com/vishvananda/netns", "handles of namespaces"},
+	{"golang.org/x/sync/errgroup", "attachments that go together"},
+	{"golang.org/x/sys/unix", "locks and namespaces"},
+}
+
+// notInBraid are packages of the standard library that would be in the way too.
+var notInBraid = []struct{ imports, why string }{
+	{"net/http/...", "a megabyte and TLS for a program that speaks to one unix socket"},
+	{"crypto/tls", "as net/http"},
+	{"net/rpc/...", "it brings net/http"},
+	{"expvar", "it brings net/http"},
+}
