@@ -189,11 +189,11 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		var incomplete *chain.UndoError
 		return errors.As(err, &incomplete), err
 	}
-	mac := ""
-	if iface, err := ns.Interface(a.IfName); err == nil {
-		mac = iface.Mac
+	actual, err := ns.Interface(a.IfName)
+	if err != nil && !errors.Is(err, netdev.ErrNotFound) {
+		return true, err
 	}
-	a.Result, err = normalize(res, at, mac)
+	a.Result, err = normalize(res, at, actual)
 	c.log.Debug("attached", "network", a.Name, "interface", a.IfName, "took", time.Since(start))
 	return true, err
 }
@@ -248,7 +248,7 @@ func (c *call) result(record *journal.Record) (*types100.Result, error) {
 	}
 	if prev != nil {
 		// "it MUST handle prevResult by either passing it through, or modifying it appropriately"
-		if prev, err = normalize(prev, c.req.Attachment, ""); err != nil {
+		if prev, err = normalize(prev, c.req.Attachment, nil); err != nil {
 			return nil, fmt.Errorf("prevResult: %w", err)
 		}
 		results = append(results, prev)

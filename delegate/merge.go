@@ -16,12 +16,19 @@ import (
 // the list is the plugin's error. The mac is that of the pod's interface as the kernel has it.
 //
 // Without the index a runtime takes the address for one of eth0, and so the secondary network's address for the pod's.
-func normalize(res *types100.Result, at cni.Attachment, mac string) (*types100.Result, error) {
+func normalize(res *types100.Result, at cni.Attachment, actual *types100.Interface) (*types100.Result, error) {
 	res = clone(res)
 	own := podInterface(res)
 	if own < 0 {
 		own = len(res.Interfaces)
-		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: at.IfName, Mac: mac, Sandbox: at.Netns})
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: at.IfName, Sandbox: at.Netns})
+	}
+	if iface := res.Interfaces[own].Copy(); actual != nil && iface.Name == actual.Name {
+		iface.Mac = actual.Mac
+		if iface.Mtu != 0 {
+			iface.Mtu = actual.Mtu
+		}
+		res.Interfaces[own] = iface
 	}
 	for i, ip := range res.IPs {
 		switch {

@@ -41,9 +41,9 @@ func TestNormalize(t *testing.T) {
 			in:   `{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]}`,
 			want: `{"cniVersion":"1.1.0","interfaces":[{"name":"net1","mac":"02:00:00:00:00:01","sandbox":"/run/netns/pod"}],"ips":[{"interface":0,"address":"10.0.0.2/24"}],"dns":{}}`,
 		}, {
-			name: "an address without index, and one with a negative index, are the pod's",
-			in:   `{"cniVersion":"1.1.0","interfaces":[{"name":"br0"},{"name":"net1","sandbox":"/run/netns/pod"}],"ips":[{"address":"10.0.0.2/24"},{"interface":-1,"address":"fd00::2/64"}]}`,
-			want: `{"cniVersion":"1.1.0","interfaces":[{"name":"br0"},{"name":"net1","sandbox":"/run/netns/pod"}],"ips":[{"interface":1,"address":"10.0.0.2/24"},{"interface":1,"address":"fd00::2/64"}],"dns":{}}`,
+			name: "an address without index, and one with a negative index, are the pod's; the kernel knows MAC and MTU",
+			in:   `{"cniVersion":"1.1.0","interfaces":[{"name":"br0"},{"name":"net1","mtu":1500,"sandbox":"/run/netns/pod"}],"ips":[{"address":"10.0.0.2/24"},{"interface":-1,"address":"fd00::2/64"}]}`,
+			want: `{"cniVersion":"1.1.0","interfaces":[{"name":"br0"},{"name":"net1","mac":"02:00:00:00:00:01","mtu":1400,"sandbox":"/run/netns/pod"}],"ips":[{"interface":1,"address":"10.0.0.2/24"},{"interface":1,"address":"fd00::2/64"}],"dns":{}}`,
 		}, {
 			name: "an index beyond the list is an error",
 			in:   `{"cniVersion":"1.1.0","interfaces":[{"name":"net1","sandbox":"/run/netns/pod"}],"ips":[{"interface":1,"address":"10.0.0.2/24"}]}`,
@@ -53,7 +53,7 @@ func TestNormalize(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in := result(t, tt.in)
 			before := document(t, in)
-			got, err := normalize(in, at, "02:00:00:00:00:01")
+			got, err := normalize(in, at, &types100.Interface{Name: "net1", Mac: "02:00:00:00:00:01", Mtu: 1400})
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Fatalf("error = %v, want %s", err, tt.err)
@@ -110,7 +110,7 @@ func FuzzMerge(f *testing.F) {
 			if err != nil || res == nil {
 				return
 			}
-			if res, err = normalize(res, at, ""); err != nil {
+			if res, err = normalize(res, at, nil); err != nil {
 				return
 			}
 			results = append(results, res)

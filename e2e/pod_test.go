@@ -150,10 +150,13 @@ func TestDefaultRoute(t *testing.T) {
 			var inResult []string
 			for _, r := range res.Routes {
 				if ones, _ := r.Dst.Mask.Size(); ones == 0 {
-					inResult = append(inResult, r.GW.String())
+					inResult = append(inResult, r.String())
+					if r.GW != nil && !strings.Contains(tt.v4+tt.v6, "via "+r.GW.String()+" ") {
+						t.Errorf("the result has a default route that the kernel has not: %v", r)
+					}
 				}
 			}
-			if len(inResult) != 2 || !strings.Contains(tt.v4, inResult[0]+" ") && !strings.Contains(tt.v4, inResult[1]+" ") {
+			if len(inResult) != 2 {
 				t.Errorf("default routes of the result: %q", inResult)
 			}
 			if err := p.check(); err != nil {
@@ -196,7 +199,7 @@ func TestBadInput(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error = %v, want it to tell %q", err, tt.want)
 			}
-			if links := p.ns.Links(t); !slices.Equal(links, []string{"lo"}) {
+			if links := p.ns.Links(t); len(links) > 0 {
 				t.Errorf("links of the pod: %q", links)
 			}
 			n.left()
@@ -266,8 +269,8 @@ func TestKilledAdd(t *testing.T) {
 			if _, err := p.add(); err == nil {
 				t.Fatal("ADD survived kill -9")
 			}
-			if links := p.ns.Links(t); len(links) != 3 {
-				t.Errorf("links of the pod after kill -9: %q, want lo, eth0 and net1", links)
+			if links := p.ns.Links(t); len(links) != 2 {
+				t.Errorf("links of the pod after kill -9: %q, want eth0 and net1", links)
 			}
 			switch then {
 			case "ADD":
@@ -305,7 +308,7 @@ func TestGC(t *testing.T) {
 	if err := cache.GCNetworkList(t.Context(), n.network("1.1.0"), &libcni.GCArgs{ValidAttachments: valid}); err != nil {
 		t.Fatalf("GC: %v", err)
 	}
-	if links := stale.ns.Links(t); !slices.Equal(links, []string{"lo"}) {
+	if links := stale.ns.Links(t); len(links) > 0 {
 		t.Errorf("links of the stale pod: %q", links)
 	}
 	if err := kept.check(); err != nil {
