@@ -173,13 +173,15 @@ type pod struct {
 	*node
 	name string
 	ns   *nettest.NS
+	args [][2]string // CNI_ARGS, if not those of a pod of the manifests
 }
 
 func (p *pod) runtimeConf() *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{
-		ContainerID: "c-" + p.name, NetNS: p.ns.Path(), IfName: "eth0",
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "blue"}, {"K8S_POD_NAME", p.name}, {"K8S_POD_UID", "uid-" + p.name}},
+	args := p.args
+	if args == nil {
+		args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "blue"}, {"K8S_POD_NAME", p.name}, {"K8S_POD_UID", "uid-" + p.name}}
 	}
+	return &libcni.RuntimeConf{ContainerID: "c-" + p.name, NetNS: p.ns.Path(), IfName: "eth0", Args: args}
 }
 
 func (p *pod) cni() *libcni.CNIConfig { return libcni.NewCNIConfigWithCacheDir(p.path, p.cache, nil) }

@@ -1,0 +1,252 @@
+// Package cluster gives tests a real API server: etcd and kube-apiserver, started on loopback and ended with the test.
+package cluster
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// A Cluster is an API server that accepts everything that the cluster's own kubelets and controllers would do, without
+// any of those.
+type Cluster struct {
+	t         testing.TB
+	bin       string // with etcd and kube-apiserver
+	dir       string
+	pki       *pki
+	URL       string
+	admin     *http.Client
+	apiServer *exec.Cmd
+	etcdURL   string
+}
+
+// Start starts etcd and the API server, with the binaries of bin.
+func Start(t testing.TB, bin string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, bin: bin, dir: t.TempDir()}
+	c.pki = newPKI(t, c.dir)
+	c.pki.serving(t, "apiserver")
+	c.pki.client(t, "admin", "system:masters")
+	c.pki.issue(t, "sa", &x509.Certificate{})
+	ca := x509.NewCertPool()
+	ca.AddCert(c.pki.cert)
+	pair, err := tls.LoadX509KeyPair(c.pki.path("admin.crt"), c.pki.path("admin.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.admin = &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca, Certificates: []tls.Certificate{pair}}},
+		Timeout:   30 * time.Second,
+	}
+	t.Cleanup(c.admin.CloseIdleConnections)
+
+	c.etcdURL = "http://127.0.0.1:" + port(t)
+	peer := "http://127.0.0.1:" + port(t)
+	c.start("etcd", "--name=test", "--data-dir="+filepath.Join(c.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
+		"--listen-client-urls="+c.etcdURL, "--advertise-client-urls="+c.etcdURL,
+		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=test="+peer)
+	c.URL = "https://127.0.0.1:" + port(t)
+	c.StartAPIServer()
+	return c
+}
+
+// StartAPIServer starts the API server again after StopAPIServer, at the same address.
+func (c *Cluster) StartAPIServer() {
+	c.t.Helper()
+	_, securePort, _ := strings.Cut(strings.TrimPrefix(c.URL, "https://"), ":")
+	c.apiServer = c.start("kube-apiserver", "--etcd-servers="+c.etcdURL, "--bind-address=127.0.0.1", "--secure-port="+securePort,
+		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
+		"--tls-cert-file="+c.pki.path("apiserver.crt"), "--tls-private-key-file="+c.pki.path("apiserver.key"),
+		"--client-ca-file="+c.pki.path("ca.crt"), "--authorization-mode=RBAC",
+		// No controller makes the service account that each pod would have to have.
+		"--disable-admission-plugins=ServiceAccount",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24",
+		"--service-account-key-file="+c.pki.path("sa.key"), "--service-account-signing-key-file="+c.pki.path("sa.key"))
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		resp, err := c.admin.Get(c.URL + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+			err = errors.New(resp.Status)
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the API server is not ready: %v\n%s", err, c.log("kube-apiserver"))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// StopAPIServer ends the API server. Connections to it are refused until it is started again.
+func (c *Cluster) StopAPIServer() { c.stop(c.apiServer) }
+
+// start runs a program until the test ends.
+func (c *Cluster) start(name string, args ...string) *exec.Cmd {
+	c.t.Helper()
+	log, err := os.OpenFile(filepath.Join(c.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(c.bin, name), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { c.stop(cmd) })
+	return cmd
+}
+
+func (c *Cluster) stop(cmd *exec.Cmd) {
+	if cmd.ProcessState != nil {
+		return // it ended before
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	cmd.Wait() // its status is that of a program that was told to end
+}
+
+func (c *Cluster) log(name string) string {
+	b, err := os.ReadFile(filepath.Join(c.dir, name+".log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-4000):])
+}
+
+// port returns a port of loopback that is free.
+func port(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// Do sends a request as the cluster's administrator, and decodes the answer into out unless that is nil.
+func (c *Cluster) Do(method, path string, body, out any) {
+	c.t.Helper()
+	if status, err := c.try(method, path, body, out); err != nil {
+		c.t.Fatalf("%s %s: %d %v", method, path, status, err)
+	}
+}
+
+func (c *Cluster) try(method, path string, body, out any) (status int, err error) {
+	var content []byte
+	if body != nil {
+		if content, err = json.Marshal(body); err != nil {
+			return 0, err
+		}
+	}
+	req, err := http.NewRequest(method, c.URL+path, bytes.NewReader(content))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.admin.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return resp.StatusCode, err
+	}
+	if resp.StatusCode >= 300 {
+		return resp.StatusCode, errors.New(string(answer))
+	}
+	if out == nil {
+		return resp.StatusCode, nil
+	}
+	return resp.StatusCode, json.Unmarshal(answer, out)
+}
+
+// collections are where objects are created, by kind. NAMESPACE is replaced.
+var collections = map[string]string{
+	"Namespace":                   "/api/v1/namespaces",
+	"ServiceAccount":              "/api/v1/namespaces/NAMESPACE/serviceaccounts",
+	"Pod":                         "/api/v1/namespaces/NAMESPACE/pods",
+	"ClusterRole":                 "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+	"ClusterRoleBinding":          "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+	"CustomResourceDefinition":    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+	"NetworkAttachmentDefinition": "/apis/k8s.cni.cncf.io/v1/namespaces/NAMESPACE/network-attachment-definitions",
+}
+
+// Apply creates the objects of a YAML file.
+func (c *Cluster) Apply(file string) {
+	c.t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, doc := range strings.Split(string(b), "\n---\n") {
+		var object map[string]any
+		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+			c.t.Fatalf("%s: %v", file, err)
+		}
+		c.Create(object)
+	}
+}
+
+// Create creates an object. The API server may be still about to learn of a resource that was defined a moment ago.
+func (c *Cluster) Create(object map[string]any) {
+	c.t.Helper()
+	kind, _ := object["kind"].(string)
+	path, ok := collections[kind]
+	if !ok {
+		c.t.Fatalf("unknown kind %q", kind)
+	}
+	metadata, _ := object["metadata"].(map[string]any)
+	namespace, _ := metadata["namespace"].(string)
+	path = strings.Replace(path, "NAMESPACE", namespace, 1)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		status, err := c.try(http.MethodPost, path, object, nil)
+		if err == nil {
+			return
+		}
+		if status != http.StatusNotFound || time.Now().After(deadline) {
+			c.t.Fatalf("create %s %v: %d %v", kind, metadata["name"], status, err)
+		}
+	}
+}
+
+// Kubeconfig writes a kubeconfig for a service account, with a token, that reaches the API server at url.
+func (c *Cluster) Kubeconfig(namespace, serviceAccount, url string) string {
+	c.t.Helper()
+	var answer struct{ Status struct{ Token string } }
+	c.Do(http.MethodPost, fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", namespace, serviceAccount),
+		map[string]any{"spec": map[string]any{}}, &answer)
+	path := filepath.Join(c.t.TempDir(), "kubeconfig")
+	content := fmt.Sprintf(`apiVersion: v1
+kind: Config
+current-context: test
+contexts: [{name: test, context: {cluster: test, user: braid}}]
+clusters: [{name: test, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: braid, user: {token: %q}}]
+`, url, c.pki.path("ca.crt"), answer.Status.Token)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return path
+}
