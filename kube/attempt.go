@@ -1,0 +1,107 @@
+package kube
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/braid-cni/braid/resolve"
+)
+
+const (
+	tryTime  = 10 * time.Second // for one request: the next may meet an API server that answers
+	lateTime = time.Second      // for what an API server should have had before the plugin was called
+)
+
+// pauses are those between requests that the API server could not serve.
+var pauses = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 2 * time.Second}
+
+// An operation names what is tried, in the words of RBAC.
+type operation struct{ verb, resource, namespace, name string }
+
+func (o operation) String() string {
+	return fmt.Sprintf("%s %s %s/%s", o.verb, o.resource, o.namespace, o.name)
+}
+
+// A lateError may be gone in a moment.
+type lateError struct{ err *resolve.Error }
+
+func (e lateError) Error() string { return e.err.Error() }
+func (e lateError) Unwrap() error { return e.err }
+
+// attempt tries a request until it succeeds, trying again is of no use, or ctx ends. Its errors are of type
+// *resolve.Error; when ctx ends, that of the last complete try, which says more than that time is over.
+func (r *Resolver) attempt(ctx context.Context, o operation, request func(context.Context) error) error {
+	backoff := pauses
+	start := time.Now()
+	var last *resolve.Error
+	for {
+		tryCtx, cancel := context.WithTimeout(ctx, tryTime)
+		err := request(tryCtx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = r.explain(o, err)
+		}
+		pause := backoff.Step()
+		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+			pause = max(pause, time.Duration(seconds)*time.Second)
+		}
+		_, late := errors.AsType[lateError](err)
+		again := last.Reason == resolve.Unavailable || late && time.Since(start)+pause < lateTime
+		if !again || !sleep(ctx, pause) {
+			return last
+		}
+	}
+}
+
+// explain gives an error a reason, and says what to change.
+func (r *Resolver) explain(o operation, err error) *resolve.Error {
+	if e, ok := errors.AsType[*resolve.Error](err); ok {
+		return &resolve.Error{Reason: e.Reason, Message: fmt.Sprintf("%s: %s", o, e.Message)}
+	}
+	switch {
+	case apierrors.IsUnauthorized(err):
+		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.credentials, err)
+	case apierrors.IsForbidden(err):
+		return invalid("%s: %v; let the role of %s %s %s", o, err, r.credentials, o.verb, o.resource)
+	case isUnavailable(err):
+		return &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("%s: %v", o, err)}
+	}
+	return invalid("%s: %v", o, err)
+}
+
+// isUnavailable tells if the same request may be served later.
+func isUnavailable(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return false
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return true // there was no answer, or it broke off
+	}
+	code := status.Status().Code
+	// A conflict: others have changed the object several times while the API server tried to apply a patch.
+	return code == http.StatusConflict || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= http.StatusInternalServerError
+}
+
+// sleep reports false at once if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

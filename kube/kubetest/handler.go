@@ -1,0 +1,209 @@
+package kubetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	podsPath   = "/api/v1/namespaces/{namespace}/pods"
+	eventsPath = "/api/v1/namespaces/{namespace}/events"
+	nadsPath   = "/apis/k8s.cni.cncf.io/v1/namespaces/{namespace}/network-attachment-definitions"
+)
+
+func podPath(namespace, name string) string {
+	return strings.Replace(podsPath, "{namespace}", namespace, 1) + "/" + name
+}
+
+func nadPath(namespace, name string) string {
+	return strings.Replace(nadsPath, "{namespace}", namespace, 1) + "/" + name
+}
+
+func uidOf(n int) types.UID { return types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n)) }
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+podsPath+"/{name}", s.get)
+	mux.HandleFunc("PATCH "+podsPath+"/{name}/status", s.patchStatus)
+	mux.HandleFunc("GET "+nadsPath, s.list)
+	mux.HandleFunc("GET "+nadsPath+"/{name}", s.get)
+	mux.HandleFunc("POST "+eventsPath, s.create)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client is gone
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		s.mu.Lock()
+		s.requests = append(s.requests, Request{r.Method, r.URL.Path, string(body)})
+		token := s.token
+		s.mu.Unlock()
+
+		if f := s.fault(r); f != nil && s.fail(f, w, r) {
+			return
+		}
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			writeError(w, apierrors.NewUnauthorized("Unauthorized"))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) get(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	doc, ok := s.objects[r.URL.Path]
+	s.mu.Unlock()
+	if !ok {
+		writeError(w, apierrors.NewNotFound(resourceOf(r), r.PathValue("name")))
+		return
+	}
+	writeObject(w, r, doc)
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	list := struct {
+		metav1.TypeMeta
+		metav1.ListMeta `json:"metadata"`
+		Items           []json.RawMessage `json:"items"`
+	}{
+		TypeMeta: metav1.TypeMeta{APIVersion: netv1.SchemeGroupVersion.String(), Kind: "NetworkAttachmentDefinitionList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "1"},
+		Items:    []json.RawMessage{},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var paths []string
+	for path := range s.objects {
+		if strings.HasPrefix(path, r.URL.Path+"/") {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		list.Items = append(list.Items, s.objects[path])
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+// patchStatus is the subresource status of a pod: it changes metadata and status.
+func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimSuffix(r.URL.Path, "/status")
+	name := r.PathValue("name")
+	patch, _ := io.ReadAll(r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := s.objects[path]
+	if !ok {
+		writeError(w, apierrors.NewNotFound(resourceOf(r), name))
+		return
+	}
+	if ct := r.Header.Get("Content-Type"); ct != string(types.MergePatchType) {
+		writeError(w, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "PATCH", resourceOf(r), name, "content type "+ct, 0, true))
+		return
+	}
+	doc, err := jsonpatch.MergePatch(old, patch)
+	if err == nil {
+		doc, err = keep(old, doc)
+	}
+	switch {
+	case errors.Is(err, errOtherUID):
+		writeError(w, apierrors.NewConflict(resourceOf(r), name, err))
+	case err != nil:
+		writeError(w, apierrors.NewBadRequest(err.Error()))
+	default:
+		s.objects[path] = doc
+		writeObject(w, r, doc)
+	}
+}
+
+var errOtherUID = errors.New("Precondition failed: UID in the patch is another")
+
+// keep puts back what a patch of the status may not change.
+func keep(old, patched json.RawMessage) (json.RawMessage, error) {
+	var before, after corev1.Pod
+	if err := json.Unmarshal(old, &before); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(patched, &after); err != nil {
+		return nil, err
+	}
+	if before.UID != after.UID {
+		return nil, errOtherUID
+	}
+	after.Spec = before.Spec
+	return json.Marshal(after)
+}
+
+func (s *Server) create(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var e corev1.Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		writeError(w, apierrors.NewBadRequest(err.Error()))
+		return
+	}
+	if ns := r.PathValue("namespace"); e.Name == "" || e.Namespace != ns || e.InvolvedObject.Namespace != ns {
+		writeError(w, apierrors.NewBadRequest("event without a name, or of another namespace"))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.ContainsFunc(s.events, func(old corev1.Event) bool { return old.Namespace == e.Namespace && old.Name == e.Name }) {
+		writeError(w, apierrors.NewAlreadyExists(resourceOf(r), e.Name))
+		return
+	}
+	s.events = append(s.events, e)
+	writeJSON(w, http.StatusCreated, e)
+}
+
+func resourceOf(r *http.Request) schema.GroupResource {
+	switch {
+	case strings.Contains(r.URL.Path, "/network-attachment-definitions"):
+		return schema.GroupResource{Group: netv1.SchemeGroupVersion.Group, Resource: "network-attachment-definitions"}
+	case strings.HasSuffix(r.URL.Path, "/events"):
+		return schema.GroupResource{Resource: "events"}
+	default:
+		return schema.GroupResource{Resource: "pods"}
+	}
+}
+
+// writeObject answers with an object, or with its metadata alone if that is what the client would rather have.
+func writeObject(w http.ResponseWriter, r *http.Request, doc json.RawMessage) {
+	if !strings.Contains(r.Header.Get("Accept"), "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1") {
+		writeJSON(w, http.StatusOK, doc)
+		return
+	}
+	var o metav1.PartialObjectMetadata
+	if err := json.Unmarshal(doc, &o); err != nil {
+		writeError(w, apierrors.NewInternalError(err))
+		return
+	}
+	o.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}
+	writeJSON(w, http.StatusOK, o)
+}
+
+func writeError(w http.ResponseWriter, err *apierrors.StatusError) {
+	status := err.Status()
+	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	writeJSON(w, int(status.Code), status)
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+}
