@@ -1,26 +1,25 @@
-// Kubebin is etcd and kube-apiserver in one binary, for tests: it is the program that it is called as.
+// Kubebin is a Kubernetes control plane in one binary, for tests: etcd, kube-apiserver and kubectl; with the tag node
+// kubelet, kube-controller-manager and kube-scheduler too. It is the program that it is called as, by a symbolic link.
+// One link of all saves minutes and hundreds of megabytes.
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-
-	"go.etcd.io/etcd/server/v3/etcdmain"
-	"k8s.io/component-base/cli"
-	_ "k8s.io/component-base/metrics/prometheus/clientgo"
-	_ "k8s.io/component-base/metrics/prometheus/version"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"slices"
 )
 
+// programs by name. Each file adds its own.
+var programs = map[string]func(){}
+
 func main() {
-	switch name := filepath.Base(os.Args[0]); name {
-	case "etcd":
-		etcdmain.Main(os.Args)
-	case "kube-apiserver":
-		os.Exit(cli.Run(app.NewAPIServerCommand()))
-	default:
-		fmt.Fprintf(os.Stderr, "%s: call me etcd or kube-apiserver\n", name)
+	name := filepath.Base(os.Args[0])
+	run, ok := programs[name]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "%s: to be called as one of %q\n", name, slices.Sorted(maps.Keys(programs)))
 		os.Exit(2)
 	}
+	run()
 }
