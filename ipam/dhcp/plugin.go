@@ -51,7 +51,10 @@ func (Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result, 
 		cancel()
 	}
 	r := <-routers
-	if err = errors.Join(err, r.err); err != nil {
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
 		return nil, err
 	}
 	r.addTo(res)
