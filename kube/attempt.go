@@ -72,7 +72,7 @@ func (r *Resolver) explain(o operation, err error) *resolve.Error {
 	case apierrors.IsUnauthorized(err):
 		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.credentials, err)
 	case apierrors.IsForbidden(err):
-		return invalid("%s: %v; let the role of %s %s %s", o, err, r.credentials, o.verb, o.resource)
+		return invalid("%s: %v; the account of %s needs the verb %q on %s", o, err, r.credentials, o.verb, o.resource)
 	case isUnavailable(err):
 		return &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("%s: %v", o, err)}
 	}

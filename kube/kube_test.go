@@ -262,7 +262,7 @@ func TestGivesUp(t *testing.T) {
 		{"hang", kubetest.Fault{Hang: true}, resolve.Unavailable, "get pods default/web: "},
 		{"500, then hang", kubetest.Fault{Code: 500, Message: "first of all", Times: 1}, resolve.Unavailable, "first of all"},
 		{"400", kubetest.Fault{Code: 400, Message: "bad request"}, resolve.Invalid, "bad request"},
-		{"403", kubetest.Fault{Code: 403, Message: `pods "web" is forbidden: User "braid" cannot get resource "pods"`}, resolve.Invalid, `User "braid" cannot get resource "pods"; let the role of kubeconfig `},
+		{"403", kubetest.Fault{Code: 403, Message: `pods "web" is forbidden: User "braid" cannot get resource "pods"`}, resolve.Invalid, `User "braid" cannot get resource "pods"; the account of kubeconfig `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

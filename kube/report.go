@@ -65,15 +65,16 @@ func (r *Resolver) annotate(ctx context.Context, pod resolve.Pod, status json.Ra
 		req := r.rest.Patch(types.MergePatchType).AbsPath(coreV1).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
 			SubResource("status").SetHeader("Accept", metadataOnly).Body(patch)
 		err := do(ctx, req, &metav1.PartialObjectMetadata{})
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && r.isGone(ctx, pod) {
+		refused := apierrors.IsInvalid(err) || apierrors.IsConflict(err)
+		if apierrors.IsNotFound(err) || refused && r.isGone(ctx, pod) {
 			return nil
 		}
 		return err
 	})
 }
 
-// statusPatch is a merge patch of one annotation. An API server refuses, as a conflict, one with another UID than that
-// of the object.
+// statusPatch is a merge patch of one annotation. The UID is in it because it cannot be changed: an API server refuses
+// the patch for another pod.
 func statusPatch(pod resolve.Pod, status json.RawMessage) ([]byte, error) {
 	// For those who read it with kubectl.
 	var text bytes.Buffer

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 const (
@@ -122,7 +123,8 @@ func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case errors.Is(err, errOtherUID):
-		writeError(w, apierrors.NewConflict(resourceOf(r), name, err))
+		immutable := field.Invalid(field.NewPath("metadata", "uid"), string(patch), "field is immutable")
+		writeError(w, apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, name, field.ErrorList{immutable}))
 	case err != nil:
 		writeError(w, apierrors.NewBadRequest(err.Error()))
 	default:
@@ -131,7 +133,7 @@ func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-var errOtherUID = errors.New("Precondition failed: UID in the patch is another")
+var errOtherUID = errors.New("the patch has another UID")
 
 // keep puts back what a patch of the status may not change.
 func keep(old, patched json.RawMessage) (json.RawMessage, error) {

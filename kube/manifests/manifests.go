@@ -21,10 +21,10 @@ type Resolver struct {
 
 	// StatusDir is where Report writes NAMESPACE_NAME.json, a [resolve.Report], for each pod. It is made if it does not
 	// exist. A later report of the pod replaces the file; nothing but the reader of the file removes it, as little as
-	// DEL removes the annotation of a pod. With an empty StatusDir reports are only logged.
+	// DEL removes the annotation of a pod.
 	StatusDir string
 
-	Log *slog.Logger
+	Log *slog.Logger // takes the reports if there is no StatusDir
 }
 
 var _ resolve.Resolver = (*Resolver)(nil)
@@ -42,16 +42,18 @@ func (r *Resolver) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answ
 
 // Report implements [resolve.Resolver].
 func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
-	pod := report.Pod
-	for _, e := range report.Events {
-		r.Log.InfoContext(ctx, e.Message, "pod", pod.Namespace+"/"+pod.Name, "type", e.Type, "reason", e.Reason)
-	}
-	if r.StatusDir == "" {
-		r.Log.InfoContext(ctx, "network-status", "pod", pod.Namespace+"/"+pod.Name, "status", string(report.Status))
+	pod := report.Pod.Namespace + "/" + report.Pod.Name
+	if r.StatusDir != "" {
+		if err := r.write(report); err != nil {
+			return &resolve.Error{Reason: resolve.Invalid, Message: fmt.Sprintf("write status of pod %s: %v", pod, err)}
+		}
 		return nil
 	}
-	if err := r.write(report); err != nil {
-		return &resolve.Error{Reason: resolve.Invalid, Message: fmt.Sprintf("write status of pod %s/%s: %v", pod.Namespace, pod.Name, err)}
+	for _, e := range report.Events {
+		r.Log.InfoContext(ctx, e.Message, "pod", pod, "type", e.Type, "reason", e.Reason)
+	}
+	if report.Status != nil {
+		r.Log.InfoContext(ctx, "network-status", "pod", pod, "status", string(report.Status))
 	}
 	return nil
 }
