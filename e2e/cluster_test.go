@@ -143,7 +143,9 @@ func TestCluster(t *testing.T) {
 	n.proxy.Requests()
 	res := p.mustAdd()
 	requests := n.proxy.Requests()
-	t.Logf("requests of an ADD: %q", requests)
+	if len(requests) != 7 { // the pod, two networks, the status, three events
+		t.Errorf("requests of an ADD: %q", requests)
+	}
 	want := map[string][]string{"eth0": {"10.244.0.2/24", "fd00:244::2/64"}, "net1": {"10.10.0.2/24"}, "lan0": {"192.0.2.10/24", "2001:db8::10/64"}}
 	if diff := cmp.Diff(want, addresses(t, res)); diff != "" {
 		t.Errorf("addresses (-want +got):\n%s", diff)
@@ -213,8 +215,8 @@ func TestClusterFaults(t *testing.T) {
 		{"403 for the pod", answer(1<<30, http.MethodGet, 403), 999},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			n.t = t
 			p := n.podWith(fmt.Sprintf("web-%d", i), "storage")
-			p.t = t
 			n.proxy.Set(tt.fault)
 			defer n.proxy.Set(nil)
 			_, err := p.add()
@@ -237,6 +239,7 @@ func TestClusterFaults(t *testing.T) {
 			n.left()
 		})
 	}
+	n.t = t
 	n.removeBridges()
 }
 
@@ -254,16 +257,19 @@ func TestClusterPods(t *testing.T) {
 		n.left()
 	}
 	t.Run("another pod has the name now", func(t *testing.T) {
+		n.t = t
 		p := n.podWith("replaced", "storage")
 		p.args[3][1] = "00000000-0000-0000-0000-000000000000"
 		wantCode(t, p, types.ErrTryAgainLater)
 	})
 	t.Run("deleted", func(t *testing.T) {
+		n.t = t
 		p := n.podWith("deleted", "storage")
 		p.delete()
 		wantCode(t, p, types.ErrTryAgainLater)
 	})
 	t.Run("network missing", func(t *testing.T) {
+		n.t = t
 		p := n.podWith("missing", "nowhere")
 		wantCode(t, p, types.ErrInvalidNetworkConfig)
 		if events := p.events(); len(events) != 1 || !strings.HasPrefix(events[0], "Warning NoNetworkFound") {
@@ -271,6 +277,7 @@ func TestClusterPods(t *testing.T) {
 		}
 	})
 	t.Run("API server stopped", func(t *testing.T) {
+		n.t = t
 		p := n.podWith("stopped", "storage")
 		n.cluster.StopAPIServer()
 		wantCode(t, p, types.ErrTryAgainLater)
@@ -278,5 +285,6 @@ func TestClusterPods(t *testing.T) {
 			t.Errorf("DEL: %v", err)
 		}
 	})
+	n.t = t
 	n.removeBridges()
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	if nettest.Inside() {
-		return m.Run()
+		return nettest.Main(m)
 	}
 	bin, err := os.MkdirTemp("", "braid-e2e-")
 	if err != nil {

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/manifests"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -15,26 +16,45 @@ import (
 func resolveCommand() *cobra.Command {
 	var kubeconfig, folder, statusDir string
 	cmd := &cobra.Command{
-		Use:   "resolve",
+		Use:   "resolve [--kubeconfig FILE | --manifests DIR [--status-dir DIR]]",
 		Short: "answer the plugin's questions on standard input and output",
-		Args:  cobra.NoArgs,
+		Long: "Reads requests from standard input, one JSON document a line, and answers each with a line, until the input\n" +
+			"ends. The plugin starts it when there is no daemon. Pods and networks come from an API server, or from a folder\n" +
+			"of manifests; with neither flag, from the API server of the cluster that this pod is in.",
+		Example: `  echo '{"resolve":{"pod":{"namespace":"default","name":"web"}}}' | braidd resolve --manifests examples`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := newResolver(kubeconfig, folder, statusDir)
 			if err != nil {
 				return err
 			}
-			return resolve.Serve(cmd.Context(), os.Stdin, os.Stdout, r)
+			return serveStdio(cmd.Context(), r)
 		},
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how the API server is reached")
 	cmd.Flags().StringVar(&folder, "manifests", "", "a folder with Pods and NetworkAttachmentDefinitions instead")
-	cmd.Flags().StringVar(&statusDir, "status-dir", "", "where the status of pods is written, with --manifests")
+	cmd.Flags().StringVar(&statusDir, "status-dir", "", "where the status of pods is written, with --manifests; else it is logged")
+	cmd.MarkFlagsMutuallyExclusive("kubeconfig", "manifests")
+	cmd.MarkFlagsMutuallyExclusive("kubeconfig", "status-dir")
 	return cmd
 }
 
 func newResolver(kubeconfig, folder, statusDir string) (resolve.Resolver, error) {
-	if folder == "" {
-		return nil, errors.New("not yet")
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if folder != "" {
+		return &manifests.Resolver{Dir: folder, StatusDir: statusDir, Log: log}, nil
 	}
-	return &manifests.Resolver{Dir: folder, StatusDir: statusDir, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}, nil
+	return kube.Open(kubeconfig, log)
+}
+
+// serveStdio ends with the context too: standard input cannot be closed while it is being read.
+func serveStdio(ctx context.Context, r resolve.Resolver) error {
+	served := make(chan error, 1)
+	go func() { served <- resolve.Serve(ctx, os.Stdin, os.Stdout, r) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
