@@ -28,7 +28,7 @@ test: ## unit tests, conformance suite and end-to-end tests in namespaces (root)
 .PHONY: test-cluster
 test-cluster: ## end-to-end tests against a real kube-apiserver and etcd (root)
 	@hack/setup
-	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin CGO_ENABLED=0 go test -count=1 -tags cluster -run Cluster ./e2e/...
+	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin CGO_ENABLED=0 go test -count=1 -tags cluster -run Cluster ./e2e/... ./kube
 
 .PHONY: test-vm
 test-vm: ## tests of the interface plugins on a kernel that has every device type

@@ -3,26 +3,26 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/braid-cni/braid/internal/buildinfo"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	root := &cobra.Command{
-		Use:          "braidd",
-		Short:        "the part of Braid that knows the cluster",
-		Version:      buildinfo.Version,
-		SilenceUsage: true,
+		Use:           "braidd",
+		Short:         "the part of Braid that knows the cluster",
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
-	root.AddCommand(resolveCommand(), planCommand())
-	if root.ExecuteContext(ctx) != nil {
+	root.AddCommand(resolveCommand(), planCommand(), versionCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "braidd:", err)
 		os.Exit(1)
 	}
 }
