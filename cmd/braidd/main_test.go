@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/braid-cni/braid/kube/kubetest"
+	"github.com/braid-cni/braid/resolve"
+)
+
+// TestMain lets the test binary be braidd, for scripts and for a resolve.Child.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"braidd": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata"})
+}
+
+// The whole way: a plugin's child process, which asks an API server.
+func TestResolveFromAPIServer(t *testing.T) {
+	s := kubetest.New(t)
+	s.AddManifests("../../examples/manifests")
+	braidd, err := exec.LookPath("braidd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := &resolve.Child{Path: braidd, Args: []string{"resolve", "--kubeconfig", s.Kubeconfig()}, Stderr: io.Discard}
+	defer child.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	a, err := child.Resolve(ctx, &resolve.Query{Pod: resolve.Pod{Namespace: "default", Name: "web"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := string(s.Pod("default", "web").UID); a.Pod.UID != want || len(a.Networks) == 0 {
+		t.Errorf("found UID %q and networks %v, want %q and some", a.Pod.UID, a.Networks, want)
+	}
+	report := &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0"}}}
+	if err := child.Report(ctx, report); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("[]", s.Status("default", "web")); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	if n := len(s.Events()); n != 1 {
+		t.Errorf("found %d events, want 1", n)
+	}
+	if n := s.Connections(); n != 1 {
+		t.Errorf("found %d connections, want one for the whole ADD", n)
+	}
+
+	s.Stop()
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = child.Resolve(ctx, &resolve.Query{Pod: a.Pod})
+	if e, ok := err.(*resolve.Error); !ok || e.Reason != resolve.Unavailable {
+		t.Errorf("without an API server: found %v, want %s", err, resolve.Unavailable)
+	}
+}
+
+func TestResolveEndsAtSIGTERM(t *testing.T) {
+	cmd := exec.Command("braidd", "resolve", "--manifests", t.TempDir())
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// It has its signal handler by the time it answers.
+	if _, err := io.WriteString(stdin, "{}\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("found %v, want exit status 1", err)
+	}
+}
