@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8stypes "k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/kube/kubetest"
+)
+
+// apiNode is a node whose pods are in an API server, one of ours that speaks HTTPS.
+func apiNode(t *testing.T) (*node, *kubetest.Server) {
+	t.Helper()
+	n := newNode(t)
+	server := kubetest.New(t)
+	n.keys = fmt.Sprintf(`"kubeconfig": %q`, server.Kubeconfig())
+	server.AddNAD(&netv1.NetworkAttachmentDefinition{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "blue", Name: "storage"},
+		Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: n.expand(storage)},
+	})
+	server.AddPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "blue", Name: "web", UID: k8stypes.UID("uid-web"),
+		Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": "storage"},
+	}})
+	return n, server
+}
+
+func TestAPIServer(t *testing.T) {
+	n, server := apiNode(t)
+	p := n.pod("web", "")
+	res := p.mustAdd()
+	if a := addresses(t, res)["net1"]; !slices.Equal(a, []string{"10.10.0.2/24"}) {
+		t.Errorf("addresses of net1: %q", a)
+	}
+	if status := server.Status("blue", "web"); !strings.Contains(status, `"name":"blue/storage","interface":"net1","ips":["10.10.0.2"]`) {
+		t.Errorf("network-status: %s", status)
+	}
+	if events := server.Events(); len(events) != 2 || events[1].Reason != "AddedInterface" || events[1].InvolvedObject.UID != "uid-web" {
+		t.Errorf("events: %v", events)
+	}
+	server.Stop()
+	if err := p.check(); err != nil {
+		t.Errorf("CHECK without the API server: %v", err)
+	}
+	p.mustDel()
+	n.left()
+	n.removeBridges()
+}
+
+// TestAPIServerIsDown: the ADD can be tried again later, and has left nothing.
+func TestAPIServerIsDown(t *testing.T) {
+	n, server := apiNode(t)
+	n.keys += `, "deadlines": {"resolve": "2s"}`
+	server.Stop()
+	p := n.pod("web", "")
+	_, err := p.add()
+	var coded *types.Error
+	if !errors.As(err, &coded) || coded.Code != types.ErrTryAgainLater {
+		t.Errorf("error = %v, want code 11", err)
+	}
+	n.left()
+}
+
+// TestStatusCannotBeWritten: the last step of an ADD fails, and takes all others back.
+func TestStatusCannotBeWritten(t *testing.T) {
+	n, server := apiNode(t)
+	n.keys += `, "deadlines": {"add": "5s"}`
+	server.Break(kubetest.Fault{Method: "PATCH", Code: 500})
+	p := n.pod("web", "")
+	if _, err := p.add(); err == nil || !strings.Contains(err.Error(), "network-status") {
+		t.Errorf("error = %v, want it to tell network-status", err)
+	}
+	if links := p.ns.Links(t); len(links) > 0 {
+		t.Errorf("links of the pod: %q", links)
+	}
+	n.left()
+	n.removeBridges()
+}
