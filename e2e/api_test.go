@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,8 +41,15 @@ func TestAPIServer(t *testing.T) {
 	if a := addresses(t, res)["net1"]; !slices.Equal(a, []string{"10.10.0.2/24"}) {
 		t.Errorf("addresses of net1: %q", a)
 	}
-	if status := server.Status("blue", "web"); !strings.Contains(status, `"name":"blue/storage","interface":"net1","ips":["10.10.0.2"]`) {
-		t.Errorf("network-status: %s", status)
+	var status []struct {
+		Name, Interface string
+		IPs             []string
+	}
+	if err := json.Unmarshal([]byte(server.Status("blue", "web")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(status); got != "[{cluster eth0 [10.244.0.2 fd00:244::2]} {blue/storage net1 [10.10.0.2]}]" {
+		t.Errorf("network-status: %s", got)
 	}
 	if events := server.Events(); len(events) != 2 || events[1].Reason != "AddedInterface" || events[1].InvolvedObject.UID != "uid-web" {
 		t.Errorf("events: %v", events)
