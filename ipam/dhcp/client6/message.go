@@ -143,7 +143,7 @@ func newLease(m *dhcpv6.Message, ia *dhcpv6.OptIANA, a *dhcpv6.OptIAAddress, add
 		t1 = a.PreferredLifetime / 2
 	}
 	if t2 == 0 {
-		t2 = a.PreferredLifetime * 4 / 5
+		t2 = a.PreferredLifetime - a.PreferredLifetime/5
 	}
 	l.SetTimes(time.Now(), t1, t2, a.ValidLifetime)
 	return l

@@ -128,7 +128,7 @@ func (l *Lease) SetTimes(now time.Time, t1, t2, duration time.Duration) {
 		return
 	}
 	if t2 <= 0 || t2 >= duration {
-		t2 = duration * 7 / 8
+		t2 = duration - duration/8 // seven eighths could overflow on the way
 	}
 	if t1 <= 0 || t1 >= t2 {
 		t1 = min(duration/2, t2)

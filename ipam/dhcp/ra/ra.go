@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/ndp"
@@ -70,26 +71,44 @@ func Listen(ctx context.Context, ns *netdev.Namespace, ifName string, autoconf b
 func (l *Listener) Close() error { return l.conn.Close() }
 
 // enable also makes duplicate address detection fast, as for all addresses of pods: it would wait up to a second
-// before it asks, and another one for an answer.
+// before it asks, and another one for an answer. Where it has just begun, for the link-local address of a new
+// interface, it begins anew.
 func enable(ns *netdev.Namespace, ifName string, autoconf bool) error {
 	conf, neigh := "ipv6/conf/"+ifName+"/", "ipv6/neigh/"+ifName+"/"
 	auto := "0"
 	if autoconf {
 		auto = "1"
 	}
-	err := ns.SetSysctls(
-		netdev.Sysctl{Key: "ipv6/conf/lo/disable_ipv6", Value: "0"},
-		netdev.Sysctl{Key: conf + "autoconf", Value: auto},
-		netdev.Sysctl{Key: conf + "accept_ra", Value: "2"}, // in a pod that forwards packets, too
-		netdev.Sysctl{Key: conf + "keep_addr_on_down", Value: "1"},
-		netdev.Sysctl{Key: conf + "router_solicitation_delay", Value: "0"},
-		netdev.Sysctl{Key: neigh + "retrans_time_ms", Value: "250"},
-		netdev.Sysctl{Key: conf + "disable_ipv6", Value: "0"},
-	)
+	settings := []netdev.Sysctl{
+		{Key: "ipv6/conf/lo/disable_ipv6", Value: "0"},
+		{Key: conf + "autoconf", Value: auto},
+		{Key: conf + "accept_ra", Value: "2"}, // in a pod that forwards packets, too
+		{Key: conf + "keep_addr_on_down", Value: "1"},
+		{Key: conf + "router_solicitation_delay", Value: "0"},
+		{Key: neigh + "retrans_time_ms", Value: "250"},
+	}
+	isNew, err := isNew(ns, ifName)
+	if err != nil {
+		return err
+	}
+	if isNew {
+		settings = append(settings, netdev.Sysctl{Key: conf + "disable_ipv6", Value: "1"})
+	}
+	err = ns.SetSysctls(append(settings, netdev.Sysctl{Key: conf + "disable_ipv6", Value: "0"})...)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("this kernel has no IPv6: %w", err)
 	}
 	return err
+}
+
+// isNew tells whether an interface has no IPv6 address that can be used.
+func isNew(ns *netdev.Namespace, ifName string) (bool, error) {
+	link, err := ns.Link(ifName)
+	if err != nil {
+		return false, err
+	}
+	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return ns.Handle().AddrList(link, netlink.FAMILY_V6) })
+	return !slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE == 0 }), err
 }
 
 // Wait asks for advertisements until there is one that is wanted, or the context ends.
