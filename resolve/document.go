@@ -12,7 +12,7 @@ import (
 
 const (
 	maxRequest  = 1 << 20          // bytes of a line
-	maxResponse = 32 << 20         // bytes of a line: 64 networks of the largest size that the API server stores fit
+	maxResponse = 32 << 20         // bytes of a line: more than all that a pod may select
 	maxTime     = 5 * time.Minute  // for a request
 	defaultTime = 30 * time.Second // for a request that does not say
 )

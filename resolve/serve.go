@@ -20,18 +20,14 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver) err
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		tooLong := errors.Is(err, errTooLong)
-		if err != nil && !tooLong {
+		if errors.Is(err, errTooLong) {
+			return writeResponse(w, &response{Error: errorf(Invalid, "read request: %v", err)})
+		}
+		if err != nil {
 			return err
 		}
-		resp := &response{}
-		if tooLong {
-			resp.Error = errorf(Invalid, "read request: %v", err)
-		} else {
-			resp = serve(ctx, line, resolver)
-		}
-		if err := writeResponse(w, resp); err != nil || tooLong {
-			return errors.Join(err, ctx.Err())
+		if err := writeResponse(w, serve(ctx, line, resolver)); err != nil {
+			return err
 		}
 	}
 }
