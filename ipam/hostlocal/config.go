@@ -4,76 +4,46 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/ipam"
 )
 
-const defaultDataDir = "/var/lib/cni/networks"
+// maxRanges bounds the ranges of a configuration, all sets together. Each is compared with each.
+const maxRanges = 1024
 
 // A config is what the plugin reads of a network configuration, checked.
 type config struct {
-	network    string
-	dataDir    string
+	folder     string // of the reservations
 	resolvConf string
 	routes     []*types.Route
 	sets       []set        // one address of each
-	requested  []netip.Addr // addresses that the attachment must get
+	requested  []netip.Addr // by set; invalid where any address will do
+	pod        string       // whose addresses are to be remembered; empty if they are not
 }
 
-// A set is a list of ranges of one IP family that an address is taken from.
-type set []addressRange
-
-// An addressRange is what addresses of one subnet are given out.
-type addressRange struct {
-	subnet     netip.Prefix
-	start, end netip.Addr // both included
-	gateway    netip.Addr // never given out
-}
-
-func (r addressRange) contains(a netip.Addr) bool {
-	return r.start.Compare(a) <= 0 && a.Compare(r.end) <= 0
-}
-
-// find returns the range of a set that an address belongs to.
-func (s set) find(a netip.Addr) (addressRange, bool) {
-	for _, r := range s {
-		if r.contains(a) {
-			return r, true
-		}
-	}
-	return addressRange{}, false
-}
-
-func (s set) String() string {
-	var names []string
-	for _, r := range s {
-		names = append(names, r.start.String()+"-"+r.end.String())
-	}
-	return strings.Join(names, ", ")
-}
-
-// jsonRange is a range as it is written.
-type jsonRange struct {
-	Subnet     string `json:"subnet"`
-	RangeStart string `json:"rangeStart"`
-	RangeEnd   string `json:"rangeEnd"`
-	Gateway    string `json:"gateway"`
-}
-
+// jsonConfig is a configuration as it is written.
 type jsonConfig struct {
-	Name string `json:"name"`
-	IPAM *struct {
-		jsonRange                 // the first set, in the form of old configurations
-		Ranges     [][]jsonRange  `json:"ranges"`
-		DataDir    string         `json:"dataDir"`
-		ResolvConf string         `json:"resolvConf"`
-		Routes     []*types.Route `json:"routes"`
+	CNIVersion string `json:"cniVersion"`
+	IPAM       *struct {
+		jsonRange                    // the first set, in the form of old configurations
+		Ranges     [][]jsonRange     `json:"ranges"`
+		DataDir    string            `json:"dataDir"`
+		ResolvConf string            `json:"resolvConf"`
+		Routes     []json.RawMessage `json:"routes"`
+		Sticky     bool              `json:"sticky"`
 	} `json:"ipam"`
+	Capabilities struct {
+		IPRanges bool `json:"ipRanges"`
+	} `json:"capabilities"`
 	RuntimeConfig struct {
 		IPs      []string      `json:"ips"`
 		IPRanges [][]jsonRange `json:"ipRanges"`
@@ -85,178 +55,216 @@ type jsonConfig struct {
 	} `json:"args"`
 }
 
-// storeOf reads where the reservations of a network are, which is all that DEL and GC need: they work with ranges that
-// are no longer valid.
-func storeOf(req *cni.Request) (*store, error) {
-	j, err := decode(req.Config)
-	if err != nil {
-		return nil, err
-	}
-	return &store{dir: j.storeDir()}, nil
+// withoutRanges says that the ranges of the configuration come with each ADD.
+func (j *jsonConfig) withoutRanges() bool {
+	return j.Capabilities.IPRanges && j.IPAM.Subnet == "" && len(j.IPAM.Ranges)+len(j.RuntimeConfig.IPRanges) == 0
 }
 
-func decode(b []byte) (*jsonConfig, error) {
-	j := new(jsonConfig)
-	if err := json.Unmarshal(b, j); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode host-local configuration: %v", err), "")
+// folderOf reads where the reservations of a network are, which is all that DEL and GC need: they work with a
+// configuration that is no longer valid. A dataDir that is no string has never been used.
+func (p Plugin) folderOf(config []byte) (string, error) {
+	var j struct {
+		Name string `json:"name"`
+		IPAM struct {
+			DataDir string `json:"dataDir"`
+		} `json:"ipam"`
 	}
-	if j.Name == "" || j.Name == "." || j.Name == ".." || strings.ContainsAny(j.Name, "/\\\x00") {
-		return nil, invalid("name is %q: want the name of a network", j.Name)
+	if err := json.Unmarshal(config, &j); err != nil && !isTypeError(err) {
+		return "", undecodable(err)
 	}
-	return j, nil
-}
-
-func (j *jsonConfig) storeDir() string {
-	dir := defaultDataDir
-	if j.IPAM != nil && j.IPAM.DataDir != "" {
-		dir = j.IPAM.DataDir
+	if err := utils.ValidateNetworkName(j.Name); err != nil {
+		return "", invalid("name is %q: want the name of a network, which a folder can have", j.Name)
 	}
-	return dir + "/" + j.Name
+	dir := j.IPAM.DataDir
+	if dir == "" {
+		dir = p.DataDir
+	}
+	if dir == "" {
+		dir = "/var/lib/cni/networks"
+	}
+	return filepath.Join(dir, j.Name), nil
 }
 
 // parse reads and checks a configuration. All complaints are joined; each names its key.
-func parse(req *cni.Request) (*config, error) {
+func (p Plugin) parse(req *cni.Request) (*config, error) {
 	j, err := decode(req.Config)
 	if err != nil {
 		return nil, err
 	}
-	if j.IPAM == nil {
-		return nil, invalid("key \"ipam\" is missing")
+	c := &config{resolvConf: j.IPAM.ResolvConf}
+	var folderErr, routesErr error
+	c.folder, folderErr = p.folderOf(req.Config)
+	c.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
+	err = errors.Join(folderErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", c.resolvConf), c.readSets(j))
+	if err == nil { // requests can be judged by ranges that are right only
+		err = c.readRequested(j, req.Attachment)
 	}
-	c := &config{network: j.Name, dataDir: j.storeDir(), resolvConf: j.IPAM.ResolvConf, routes: j.IPAM.Routes}
-	var errs []error
-	sets := func(key string, lists [][]jsonRange) {
-		for i, ranges := range lists {
-			s, err := parseSet(fmt.Sprintf("%s[%d]", key, i), ranges)
-			c.sets, errs = append(c.sets, s), append(errs, err)
-		}
-	}
-	sets("runtimeConfig.ipRanges", j.RuntimeConfig.IPRanges)
-	if j.IPAM.Subnet != "" {
-		sets("ipam", [][]jsonRange{{j.IPAM.jsonRange}})
-	}
-	sets("ipam.ranges", j.IPAM.Ranges)
-	if len(c.sets) == 0 {
-		errs = append(errs, invalid(`ipam.ranges is missing: want a list of range sets like [[{"subnet": "10.1.0.0/16"}]]`))
-	}
-	errs = append(errs, disjoint(c.sets), c.readRequested(j, req.Attachment))
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return nil, err
+	}
+	if j.IPAM.Sticky {
+		c.pod = podOf(req.Attachment)
 	}
 	return c, nil
 }
 
-// readRequested reads the addresses that were asked for. Conventions of CNI: where "args" or a capability says so, "the
-// plugin must ignore the CNI_ARGS Field".
-func (c *config) readRequested(j *jsonConfig, at cni.Attachment) error {
-	key, list := "runtimeConfig.ips", j.RuntimeConfig.IPs
-	if len(list) == 0 {
-		key, list = "args.cni.ips", j.Args.CNI.IPs
+func decode(config []byte) (*jsonConfig, error) {
+	j := new(jsonConfig)
+	if err := json.Unmarshal(config, j); err != nil {
+		return nil, undecodable(err)
 	}
-	if ip, ok := at.Arg("IP"); ok && len(list) == 0 && ip != "" {
-		key, list = "IP of CNI_ARGS", strings.Split(ip, ",")
+	if j.IPAM == nil {
+		return nil, invalid(`key "ipam" is missing`)
 	}
-	for _, s := range list {
-		a, err := netip.ParseAddr(s)
-		if p, prefixErr := netip.ParsePrefix(s); prefixErr == nil {
-			a, err = p.Addr(), nil
-		}
-		if err != nil {
-			return invalid("%s has %q: want an address like 10.1.0.9 or 10.1.0.9/16", key, s)
-		}
-		c.requested = append(c.requested, a.Unmap())
-	}
-	return nil
+	return j, nil
 }
 
-func parseSet(key string, ranges []jsonRange) (s set, err error) {
-	if len(ranges) == 0 {
-		return nil, invalid("%s is empty: want one range at least", key)
+func isTypeError(err error) bool {
+	_, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	return ok
+}
+
+func undecodable(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return invalid("%s is a JSON %s: want a %s", e.Field, e.Value, e.Type)
+	}
+	return types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode host-local configuration: %v", err), "")
+}
+
+func absolute(key, path string) error {
+	if path == "" || filepath.IsAbs(path) && !strings.Contains(path, "\x00") {
+		return nil
+	}
+	return invalid("%s is %q: want an absolute path", key, path)
+}
+
+// readSets reads the range sets in the order in which they are numbered: those of the runtime first.
+func (c *config) readSets(j *jsonConfig) error {
+	lists := slices.Concat(j.RuntimeConfig.IPRanges, j.IPAM.Ranges)
+	total := 0
+	for _, ranges := range lists {
+		total += len(ranges)
+	}
+	if total > maxRanges || len(lists) > maxRanges {
+		return invalid("ipam.ranges has %d ranges in %d sets: want %d at most", total, len(lists), maxRanges)
 	}
 	var errs []error
-	for i, j := range ranges {
-		at := fmt.Sprintf("%s[%d]", key, i)
-		if key == "ipam" {
-			at = key
-		}
-		r, err := parseRange(at, j)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if len(s) > 0 && s[0].start.Is4() != r.start.Is4() {
-			errs = append(errs, invalid("%s.subnet is %s: want all ranges of a set to be of one IP family", at, r.subnet))
-		}
-		s = append(s, r)
+	add := func(key string, ranges []jsonRange, keyOf func(i int) string) {
+		s, err := parseSet(key, ranges, keyOf)
+		c.sets, errs = append(c.sets, s), append(errs, err)
 	}
-	return s, errors.Join(errs...)
+	addAll := func(key string, lists [][]jsonRange) {
+		for i, ranges := range lists {
+			key := fmt.Sprintf("%s[%d]", key, i)
+			add(key, ranges, func(i int) string { return fmt.Sprintf("%s[%d]", key, i) })
+		}
+	}
+	addAll("runtimeConfig.ipRanges", j.RuntimeConfig.IPRanges)
+	if j.IPAM.Subnet != "" {
+		add("ipam", []jsonRange{j.IPAM.jsonRange}, func(int) string { return "ipam" })
+	}
+	addAll("ipam.ranges", j.IPAM.Ranges)
+	if len(c.sets) == 0 {
+		return invalid(`ipam.ranges is missing: want a list of range sets like [[{"subnet": "10.1.0.0/16"}]]`)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(disjoint(c.sets), c.fitsVersion(j.CNIVersion))
 }
 
-func parseRange(key string, j jsonRange) (r addressRange, err error) {
-	if r.subnet, err = netip.ParsePrefix(j.Subnet); err != nil {
-		return r, invalid("%s.subnet is %q: want a subnet like 10.1.0.0/16", key, j.Subnet)
+// fitsVersion refuses more addresses than results of old CNI versions can have.
+func (c *config) fitsVersion(cniVersion string) error {
+	if ok, _ := version.GreaterThanOrEqualTo(cniVersion, "0.3.0"); ok {
+		return nil
 	}
-	if r.subnet != r.subnet.Masked() {
-		return r, invalid("%s.subnet is %s, an address within %s: want the subnet", key, j.Subnet, r.subnet.Masked())
-	}
-	if r.subnet.Addr().BitLen()-r.subnet.Bits() < 2 {
-		return r, invalid("%s.subnet is %s: it is too small to give out addresses of", key, j.Subnet)
-	}
-	last := lastOf(r.subnet)
-	if last.Is4() {
-		last = last.Prev() // the broadcast address
-	}
-	r.start, r.end, r.gateway = r.subnet.Addr().Next(), last, r.subnet.Addr().Next()
-	for _, member := range []struct {
-		name, value string
-		into        *netip.Addr
-	}{
-		{"rangeStart", j.RangeStart, &r.start}, {"rangeEnd", j.RangeEnd, &r.end}, {"gateway", j.Gateway, &r.gateway},
-	} {
-		if member.value == "" {
-			continue
+	v4, v6 := 0, 0
+	for _, s := range c.sets {
+		if s.is4() {
+			v4++
+		} else {
+			v6++
 		}
-		a, err := netip.ParseAddr(member.value)
-		if err != nil || !r.subnet.Contains(a) {
-			return r, invalid("%s.%s is %q: want an address of %s", key, member.name, member.value, r.subnet)
-		}
-		*member.into = a
 	}
-	if r.end.Compare(r.start) < 0 {
-		return r, invalid("%s.rangeStart is %s, after rangeEnd %s", key, r.start, r.end)
-	}
-	return r, nil
-}
-
-// disjoint refuses ranges that have addresses in common, which would be given out twice or never.
-func disjoint(sets []set) error {
-	var all []addressRange
-	for _, s := range sets {
-		for _, r := range s {
-			for _, other := range all {
-				if r.contains(other.start) || other.contains(r.start) {
-					return invalid("ranges %s-%s and %s-%s overlap", other.start, other.end, r.start, r.end)
-				}
-			}
-			all = append(all, r)
-		}
+	if v4 > 1 || v6 > 1 {
+		return invalid("cniVersion is %q, which allows one address per IP family, but there are range sets for %d IPv4 and %d IPv6 addresses: "+
+			"want cniVersion 0.3.0 or later", cniVersion, v4, v6)
 	}
 	return nil
 }
 
-// lastOf returns the last address of a subnet.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 1 << (7 - bit%8)
+// readRequested reads the addresses that were asked for, and finds the set of each.
+//
+// Conventions of CNI: where "args" are given, "the plugin must ignore the CNI_ARGS Field".
+func (c *config) readRequested(j *jsonConfig, at cni.Attachment) error {
+	c.requested = make([]netip.Addr, len(c.sets))
+	var errs []error
+	request := func(key string, list []string) {
+		if len(list) > maxRanges {
+			errs = append(errs, invalid("%s has %d addresses: want one per range set at most, %d", key, len(list), len(c.sets)))
+			return
+		}
+		for _, s := range list {
+			if err := c.request(s); err != nil {
+				errs = append(errs, invalid("%s has %q: %v", key, s, err))
+			}
+		}
 	}
-	last, _ := netip.AddrFromSlice(b)
-	return last
+	request("args.cni.ips", j.Args.CNI.IPs)
+	request("runtimeConfig.ips", j.RuntimeConfig.IPs)
+	if ip, _ := at.Arg("IP"); ip != "" && len(j.Args.CNI.IPs)+len(j.RuntimeConfig.IPs) == 0 {
+		request("IP of CNI_ARGS", strings.Split(ip, ","))
+	}
+	return errors.Join(errs...)
 }
 
-// ipNet returns an address with the prefix length of its subnet.
-func (r addressRange) ipNet(a netip.Addr) net.IPNet {
-	return net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(r.subnet.Bits(), a.BitLen())}
+// request notes one address that was asked for. The error says what is wrong with it.
+func (c *config) request(s string) error {
+	a, err := parseRequested(s)
+	if err != nil {
+		return errors.New("want an address like 10.1.0.9 or 10.1.0.9/16")
+	}
+	for i, set := range c.sets {
+		if _, in := set.find(a); !in {
+			continue
+		}
+		if c.isGateway(a) {
+			return errors.New("it is the gateway's")
+		}
+		if other := c.requested[i]; other.IsValid() && other != a {
+			return fmt.Errorf("one address only can be had of %s, and %s is requested too", set.key, other)
+		}
+		c.requested[i] = a
+		return nil
+	}
+	return fmt.Errorf("it is in none of the ranges %s", c.sets)
+}
+
+// parseRequested reads an address. A prefix length is taken for that of the subnet.
+func parseRequested(s string) (netip.Addr, error) {
+	s = strings.TrimSpace(s)
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p.Addr().Unmap(), nil
+	}
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err
+}
+
+// isGateway says whether an address is that of a gateway, which is never given out.
+func (c *config) isGateway(a netip.Addr) bool {
+	return slices.ContainsFunc(c.sets, func(s set) bool {
+		return slices.ContainsFunc(s.ranges, func(r addressRange) bool { return r.gateway == a })
+	})
+}
+
+// podOf names the pod's interface in the memory of addresses; empty if the runtime names no pod.
+func podOf(at cni.Attachment) string {
+	namespace, _ := at.Arg("K8S_POD_NAMESPACE")
+	name, _ := at.Arg("K8S_POD_NAME")
+	if name == "" {
+		return ""
+	}
+	return namespace + "/" + name + "/" + at.IfName
 }
 
 func invalid(format string, args ...any) error {

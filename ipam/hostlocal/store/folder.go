@@ -1,0 +1,194 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/flock"
+)
+
+const (
+	lockName    = "lock"
+	privateName = ".braid" // never the name of an address; nobody looks for one in there
+	pendingName = "reservation"
+	maxContent  = 4096 // bytes of a reservation that are looked at
+)
+
+// A folder is a directory whose files are opened by name, never through a symbolic link: whoever can plant one must not
+// choose what is read and written.
+type folder struct {
+	path string
+	fd   int
+}
+
+func openFolder(path string) (folder, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if info, statErr := os.Lstat(path); err != nil && statErr == nil && info.Mode()&fs.ModeSymlink != 0 {
+		err = errors.New("is a symbolic link; want the folder itself")
+	}
+	if err != nil {
+		return folder{}, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return folder{path, fd}, nil
+}
+
+// cannotExist says that there is no such folder, and that there has never been one, if the path is a bad one.
+func cannotExist(err error) bool {
+	return slices.ContainsFunc([]error{unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG, unix.EINVAL, unix.ELOOP},
+		func(e error) bool { return errors.Is(err, e) })
+}
+
+// makeFolder makes the folder and those above it, durably.
+func makeFolder(path string) error {
+	parent := filepath.Dir(path)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(parent)
+}
+
+// sub opens a folder in this one, making it if need be.
+func (d folder) sub(name string) (folder, error) {
+	if err := unix.Mkdirat(d.fd, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return folder{}, d.failed("make", name, err)
+	}
+	return openFolder(filepath.Join(d.path, name))
+}
+
+func (d folder) close() { _ = unix.Close(d.fd) }
+
+func (d folder) failed(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
+}
+
+// open opens a file; it does not wait for the other end if it is a pipe.
+func (d folder) open(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, d.failed("open", name, err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
+}
+
+// A file is what a reservation's file was found to be.
+type file struct {
+	content string
+	ino     uint64
+	mtime   int64 // nanoseconds
+	regular bool
+}
+
+// read returns a file. One that is no regular file, or a link, has no content. It uses system calls directly: it runs
+// for each of tens of thousands of files when an index is built.
+func (d folder) read(name string) (f file, err error) {
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return file{}, nil
+	}
+	if err != nil {
+		return file{}, d.failed("open", name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return file{}, d.failed("stat", name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return file{}, nil
+	}
+	var b [maxContent]byte
+	n, err := unix.Read(fd, b[:])
+	if err != nil {
+		return file{}, d.failed("read", name, err)
+	}
+	return file{string(b[:n]), st.Ino, st.Mtim.Nano(), true}, nil
+}
+
+// overwrite sets the content of a small file. It needs no space on the disk if the file is there already: the old
+// content goes only when the new one is in place.
+func (d folder) overwrite(name, content string) error {
+	f, err := d.open(name, unix.O_WRONLY|unix.O_CREAT)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(content), 0)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// remove deletes a file; one that does not exist is no error.
+func (d folder) remove(name string) error {
+	if err := unix.Unlinkat(d.fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return d.failed("remove", name, err)
+	}
+	return nil
+}
+
+// names lists the folder.
+func (d folder) names() ([]string, error) {
+	// Another open file: the position of a listing belongs to it.
+	f, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (d folder) sync() error { return d.failed("sync", "", unix.Fsync(d.fd)) }
+
+// lock takes the lock that the reference plugin takes. It ends when the file is closed.
+func (d folder) lock(ctx context.Context) (*os.File, error) {
+	fd, err := unix.Openat(d.fd, lockName, unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o750)
+	if err != nil {
+		return nil, d.failed("open", lockName, err)
+	}
+	if err := flock.Lock(ctx, fd); err != nil {
+		return nil, d.failed("lock", lockName, err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.path, lockName)), nil
+}
+
+// nameOf is the name of the file that reserves an address.
+func nameOf(a netip.Addr) string { return a.String() }
+
+// addressOf is the inverse of nameOf. A name that is another spelling of an address reserves nothing.
+func addressOf(name string) (a netip.Addr, ok bool) {
+	a, err := netip.ParseAddr(name)
+	return a, err == nil && a.Zone() == "" && a == a.Unmap() && nameOf(a) == name
+}
+
+func cursorName(set int) string { return fmt.Sprintf("last_reserved_ip.%d", set) }
+
+// cursor returns the address that was last given out of a set. One that can not be read is none: it only says where
+// to go on looking.
+func (d folder) cursor(set int) (a netip.Addr, content string, exists bool) {
+	f, err := d.read(cursorName(set))
+	if err != nil || !f.regular {
+		return netip.Addr{}, "", false
+	}
+	a, _ = netip.ParseAddr(strings.TrimSpace(f.content))
+	return a.Unmap(), f.content, true
+}
