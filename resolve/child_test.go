@@ -44,7 +44,7 @@ var roles = map[string]func() error{
 	},
 	"leave": func() error { return nil },
 	"hang": func() error {
-		select {}
+		time.Sleep(time.Hour)
 	},
 	"garbage": afterRequest(func() { fmt.Println("Hello, world") }),
 	"other":   afterRequest(func() { fmt.Println(`{"reported":true}`) }),
