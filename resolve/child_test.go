@@ -45,6 +45,7 @@ var roles = map[string]func() error{
 	"leave": func() error { return nil },
 	"hang": func() error {
 		time.Sleep(time.Hour)
+		return nil
 	},
 	"garbage": afterRequest(func() { fmt.Println("Hello, world") }),
 	"other":   afterRequest(func() { fmt.Println(`{"reported":true}`) }),
@@ -108,7 +109,7 @@ func (fake) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answer, err
 		deadline, _ := ctx.Deadline()
 		return &resolve.Answer{Annotations: map[string]string{"left": time.Until(deadline).String()}}, nil
 	case "stubborn":
-		select {}
+		time.Sleep(time.Hour)
 	}
 	pod := q.Pod
 	pod.UID = strconv.Itoa(os.Getpid())
