@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,9 +18,12 @@ import (
 // its own and remembers it.
 type fakeServer struct {
 	w    *world
+	port int
 	id   netip.Addr
 	conn net.PacketConn
-	done chan struct{}
+	// unicast answers go to the client's MAC only, by a neighbour entry, as real servers send them.
+	unicast bool
+	done    chan struct{}
 
 	mu      sync.Mutex
 	seen    []seen
@@ -41,7 +45,7 @@ type seen struct {
 func (w *world) server(options ...dhcpv4.Option) *fakeServer {
 	w.Helper()
 	s := &fakeServer{
-		w: w, id: netip.MustParseAddr(lanAddress), done: make(chan struct{}),
+		w: w, port: w.lan.Link(w, w.nic.Port).Attrs().Index, id: netip.MustParseAddr(lanAddress), done: make(chan struct{}),
 		given: map[string]netip.Addr{}, next: netip.MustParseAddr("192.0.2.100"), lease: time.Hour,
 		options: append([]dhcpv4.Option{dhcpv4.OptSubnetMask(net.CIDRMask(24, 32))}, options...),
 	}
@@ -85,11 +89,24 @@ func (s *fakeServer) run() {
 		}
 		for _, answer := range s.serve(question, from.(*net.UDPAddr).AddrPort()) {
 			to := net.IPv4bcast
-			if !question.ClientIPAddr.IsUnspecified() {
+			switch {
+			case !question.ClientIPAddr.IsUnspecified():
 				to = question.ClientIPAddr
+			case s.unicast:
+				to = answer.YourIPAddr
+				s.neighbour(answer)
 			}
 			_, _ = s.conn.WriteTo(answer.ToBytes(), &net.UDPAddr{IP: to, Port: 68})
 		}
+	}
+}
+
+func (s *fakeServer) neighbour(answer *dhcpv4.DHCPv4) {
+	err := s.w.lan.Handle().NeighSet(&netlink.Neigh{
+		LinkIndex: s.port, IP: answer.YourIPAddr, HardwareAddr: answer.ClientHWAddr, State: netlink.NUD_STALE,
+	})
+	if err != nil {
+		s.w.Errorf("set a neighbour: %v", err)
 	}
 }
 

@@ -237,6 +237,12 @@ func TestKilledKeeper(t *testing.T) {
 // killableKeeper starts a keeper as a process of its own. Kill returns when it is dead.
 func (w *world) killableKeeper() (kill func()) {
 	w.Helper()
+	_, kill = w.keeperProcess()
+	return kill
+}
+
+func (w *world) keeperProcess() (pid int, kill func()) {
+	w.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), keeperEnv+"="+w.socket)
 	cmd.Stderr = w.Output()
@@ -249,7 +255,7 @@ func (w *world) killableKeeper() (kill func()) {
 	})
 	w.Cleanup(kill)
 	w.eventually("the keeper runs", func() bool { return dhcp.Plugin{}.Status(context.Background(), w.pod("").req) == nil })
-	return kill
+	return cmd.Process.Pid, kill
 }
 
 func TestRefusedAfterRestart(t *testing.T) {
