@@ -113,7 +113,7 @@ func (n *node) manifest(name string, object any) {
 	}
 }
 
-const clusterNetwork = `{"cniVersion": "1.1.0", "name": "cluster", "type": "bridge", "bridge": "cluster0", "isDefaultGateway": true,
+const clusterNetwork = `{"cniVersion": "1.1.0", "name": "cluster", "type": "bridge", "bridge": "cluster0", "isDefaultGateway": true, "ipMasq": true,
 	"ipam": {"type": "host-local", "dataDir": "$DIR", "ranges": [[{"subnet": "10.244.0.0/24"}], [{"subnet": "fd00:244::/64"}]]}}`
 
 // network returns the entry configuration as a runtime loads it.
@@ -131,8 +131,8 @@ func (n *node) network(version string) *libcni.NetworkConfigList {
 	return list
 }
 
-// left fails the test if anything of any pod is still there: reservations or records. Links are seen to by the leak
-// check of newNode.
+// left fails the test if anything of any pod is still there: reservations, records or rules. Links are seen to by the
+// leak check of newNode.
 func (n *node) left() {
 	n.t.Helper()
 	var found []string
@@ -149,6 +149,15 @@ func (n *node) left() {
 	}
 	if len(found) > 0 {
 		n.t.Errorf("left behind: %q", found)
+	}
+	rules, err := exec.Command("nft", "list", "ruleset").Output()
+	if err != nil {
+		n.t.Fatalf("nft list ruleset: %v", err)
+	}
+	for _, subnet := range []string{"10.244.0.", "fd00:244::"} {
+		if strings.Contains(string(rules), subnet) {
+			n.t.Errorf("rules left behind for %s: %s", subnet, rules)
+		}
 	}
 }
 

@@ -53,6 +53,9 @@ func TestPodGetsAllItsNetworks(t *testing.T) {
 	for _, to := range []string{"10.244.0.3", "fd00:244::3", "10.10.0.3", "192.0.2.11", "2001:db8::11"} {
 		nettest.Reach(t, web.ns, db.ns, to)
 	}
+	if rules, err := exec.Command("nft", "list", "ruleset").Output(); err != nil || !strings.Contains(string(rules), "10.244.0.2") {
+		t.Errorf("no rule masquerades the pod: %v, %s", err, rules)
+	}
 	if err := web.check(); err != nil {
 		t.Errorf("CHECK: %v", err)
 	}
