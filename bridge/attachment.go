@@ -115,6 +115,7 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 		}
 	}
 	a.onError(ctx, "create bridge "+a.Bridge, func(ctx context.Context) error { return a.discardBridge(ctx, a.node) })
+	a.onError(ctx, "create the gateway of the VLAN", func(ctx context.Context) error { return a.tidyVLANGateway(ctx, a.node) })
 	br, leave, err := a.enterBridge(ctx, a.node)
 	if err != nil {
 		return err
@@ -147,7 +148,11 @@ func (a *attachment) adopt(ctx context.Context) error {
 
 // describe begins the result: "interfaces: An array of all interfaces created by the attachment, including any
 // host-level interfaces".
-func (a *attachment) describe() error {
+func (a *attachment) describe() (err error) {
+	// Once more: the first port may have changed MTU and MAC address of a bridge that somebody else has made.
+	if a.bridge, err = a.findBridge(a.node); err != nil {
+		return err
+	}
 	a.result = &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if a.prev != nil {
 		a.result.Interfaces = slices.Clone(a.prev.Interfaces)

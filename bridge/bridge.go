@@ -73,28 +73,22 @@ func (c *config) createBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
 	// A bridge without an address of its own has that of one of its ports, and changes it as ports come and go.
 	attrs.HardwareAddr = randomMAC()
 	br := &netlink.Bridge{LinkAttrs: attrs}
-	if c.usesVLANs() {
-		br.VlanFiltering = &[]bool{true}[0]
-	}
 	h := node.Handle()
 	if err := h.LinkAdd(br); err != nil {
 		return nil, fmt.Errorf("create bridge %s: %w", c.Bridge, err)
 	}
-	err := h.LinkSetAlias(br, newBridge)
-	if err == nil {
-		// No pod shall tell the node by router advertisements what its routes are.
-		err = ignoreMissing(node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + c.Bridge + "/accept_ra", Value: "0"}))
-	}
+	err := errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), h.LinkDel(br))
 	}
 	return c.findBridge(node)
 }
 
-// ignoreMissing lets a kernel be without IPv6.
-func ignoreMissing(err error) error {
+// ignoreRouterAdvertisements keeps pods from telling the node what its routes are.
+func ignoreRouterAdvertisements(node *netdev.Namespace, name string) error {
+	err := node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0"})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil // a kernel without IPv6
 	}
 	return err
 }
@@ -111,7 +105,9 @@ func randomMAC() net.HardwareAddr {
 func (c *config) fitBridge(node *netdev.Namespace, br *netlink.Bridge) error {
 	h := node.Handle()
 	if c.usesVLANs() && !filtersVLANs(br) {
-		err := h.BridgeSetVlanFiltering(br, true)
+		only := netlink.NewLinkAttrs() // the request would repeat all other attributes, some of which the kernel refuses
+		only.Name, only.Index = br.Name, br.Index
+		err := h.BridgeSetVlanFiltering(&netlink.Bridge{LinkAttrs: only}, true)
 		if now, lookErr := c.findBridge(node); err == nil && lookErr == nil && !filtersVLANs(now) {
 			err = unix.EOPNOTSUPP // the kernel ignores what it does not know
 		}

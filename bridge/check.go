@@ -37,7 +37,7 @@ func (a *attachment) checkNode(ctx context.Context) error {
 	}
 	errs := []error{a.checkBridge(br), a.checkMAC(br)}
 	ips := own(a.prev, a.req.IfName)
-	errs = append(errs, a.checkGateways(a.node, ips))
+	errs = append(errs, a.checkGateways(a.node, br, ips))
 	if a.IPMasq && len(ips) > 0 {
 		errs = append(errs, a.rules.CheckMasquerade(ctx, a.owner, subnets(ips)))
 	}
@@ -56,8 +56,12 @@ func (a *attachment) checkNode(ctx context.Context) error {
 	return errors.Join(append(errs, a.checkPort(ctx, br, port))...)
 }
 
-// checkMAC compares the address of the bridge with that of the result: pods have it in their neighbour tables.
+// checkMAC compares the address of a bridge that is the gateway with that of the result: pods have it in their neighbour
+// tables. One that is not, and that somebody else has made, may change it.
 func (a *attachment) checkMAC(br *netlink.Bridge) error {
+	if !a.IsGateway || a.gateway(br) != br.Name {
+		return nil
+	}
 	for _, i := range a.prev.Interfaces {
 		if i.Name == br.Name && i.Sandbox == "" && i.Mac != "" && i.Mac != br.HardwareAddr.String() {
 			return fmt.Errorf("bridge %s has MAC %s, want %s", br.Name, br.HardwareAddr, i.Mac)

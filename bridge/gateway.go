@@ -99,8 +99,7 @@ func (a *attachment) serveGateways(ctx context.Context) (err error) {
 	defer u.OnError(&err)
 
 	var link netlink.Link = a.bridge
-	if a.servesVLAN() {
-		u.Add("create "+a.vlanGateway(), func() error { return a.releaseVLANGateway(a.node) })
+	if a.gateway(a.bridge) != a.bridge.Name {
 		if link, err = a.ensureVLANGateway(a.node, a.bridge); err != nil {
 			return err
 		}
@@ -112,6 +111,15 @@ func (a *attachment) serveGateways(ctx context.Context) (err error) {
 		return err
 	}
 	return a.ensureAddresses(link, wanted, &u)
+}
+
+// pin gives a link the MAC address that it has. A bridge that somebody else has made may change it otherwise when ports
+// come and go, and pods would not reach the gateway until they had noticed.
+func pin(h *netlink.Handle, link netlink.Link) error {
+	if err := h.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("set the MAC address of %s: %w", link.Attrs().Name, err)
+	}
+	return nil
 }
 
 // forward has the node forward packets of the families of some addresses.
@@ -163,6 +171,9 @@ func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *
 			return fmt.Errorf("add address %s to %s: %w", want, name, err)
 		}
 		u.Add("add address "+want.String(), func() error { return h.AddrDel(link, addr) })
+		if err := pin(h, link); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -195,15 +206,12 @@ func conflicts(have []netlink.Addr, want *net.IPNet, wanted []*net.IPNet) (found
 }
 
 // checkGateways returns an error if the node lacks a gateway address.
-func (c *config) checkGateways(node *netdev.Namespace, ips []*types100.IPConfig) error {
+func (c *config) checkGateways(node *netdev.Namespace, br *netlink.Bridge, ips []*types100.IPConfig) error {
 	wanted := gateways(ips)
 	if !c.IsGateway || len(wanted) == 0 {
 		return nil
 	}
-	name := c.Bridge
-	if c.servesVLAN() {
-		name = c.vlanGateway()
-	}
+	name := c.gateway(br)
 	link, err := node.Link(name)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ package bridge
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -173,20 +172,4 @@ func (c *config) forgetSourceRouting(req *cni.Request) error {
 		return nil
 	}
 	return pod.DeleteLink(req.IfName)
-}
-
-// tidyVLANGateway deletes the gateway of the VLAN with the last port in it.
-func (c *config) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) error {
-	if !c.servesVLAN() {
-		return nil
-	}
-	unlock, err := node.LockExclusive(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := c.releaseVLANGateway(node); err != nil {
-		return fmt.Errorf("bridge %s: %w", c.Bridge, err)
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -82,8 +83,12 @@ func (c *config) setVLANs(node *netdev.Namespace, br *netlink.Bridge, port netli
 		return fail(fmt.Sprintf("set the VLAN %d of", c.nativeVLAN()), err)
 	}
 	for _, r := range c.taggedVLANs() {
-		if err := h.BridgeVlanAddRange(port, r.first, r.last, false, false, false, true); err != nil {
-			return fail(fmt.Sprintf("add the VLANs %d-%d of", r.first, r.last), err)
+		last := r.last
+		if last == r.first {
+			last = 0 // the kernel takes no range of one
+		}
+		if err := h.BridgeVlanAddRange(port, r.first, last, false, false, false, true); err != nil {
+			return fail(fmt.Sprintf("add the VLANs %d to %d of", r.first, r.last), err)
 		}
 	}
 	return nil
@@ -139,12 +144,22 @@ func portVLANs(node *netdev.Namespace) (byIndex map[int32][]*nl.BridgeVlanInfo, 
 	return byIndex, nil
 }
 
-// The gateway of a VLAN cannot be the bridge itself, which is in another one. It is one end of a veth pair, whose other
-// end is a port of the bridge in that VLAN.
+// The gateway of a VLAN cannot be the bridge itself, which is in another one, but an interface of that VLAN on top of it.
+// (The reference plugin makes a veth pair with one end in the bridge. What pods send to that is bridged before it is
+// routed, and where br_netfilter is in use that is the only time that a connection can be masqueraded.)
 
+// servesVLAN tells whether there may have to be one.
 func (c *config) servesVLAN() bool { return c.IsGateway && c.VLAN != 0 }
 
 func (c *config) vlanGateway() string { return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN) }
+
+// gateway returns the name of the interface that has the gateway addresses.
+func (c *config) gateway(br *netlink.Bridge) string {
+	if !c.servesVLAN() || uint16(c.VLAN) == defaultVLAN(br) {
+		return br.Name
+	}
+	return c.vlanGateway()
+}
 
 // vlanGatewayAlias marks those that the plugin made. It deletes no other.
 const vlanGatewayAlias = "braid:vlan-gateway"
@@ -155,40 +170,34 @@ func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (
 	if !errors.Is(err, netdev.ErrNotFound) {
 		return link, err
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: hostName("vlan-gateway:"+c.vlanGateway(), 0)}
-	veth.Name, veth.MTU, veth.NumTxQueues, veth.NumRxQueues = c.vlanGateway(), br.MTU, 1, 1
+	vlan := &netlink.Vlan{LinkAttrs: netlink.NewLinkAttrs(), VlanId: c.VLAN}
+	vlan.Name, vlan.ParentIndex, vlan.MTU = c.vlanGateway(), br.Index, br.MTU
 	h := node.Handle()
-	if err := h.LinkAdd(veth); err != nil {
-		return nil, fmt.Errorf("create the gateway %s of the VLAN: %w", veth.Name, err)
+	if err := h.LinkAdd(vlan); err != nil {
+		return nil, fmt.Errorf("create the gateway %s of the VLAN: %w", vlan.Name, err)
 	}
-	if err := c.connectVLANGateway(node, br, veth); err != nil {
-		return nil, errors.Join(err, h.LinkDel(veth))
+	err = errors.Join(
+		h.LinkSetAlias(vlan, vlanGatewayAlias),
+		h.BridgeVlanAdd(br, uint16(c.VLAN), false, false, true, false),
+		ignoreRouterAdvertisements(node, vlan.Name),
+		h.LinkSetUp(vlan),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up the gateway %s of the VLAN: %w", vlan.Name, err), h.LinkDel(vlan))
 	}
-	return node.Link(veth.Name)
+	return node.Link(vlan.Name)
 }
 
-func (c *config) connectVLANGateway(node *netdev.Namespace, br *netlink.Bridge, veth *netlink.Veth) error {
-	h := node.Handle()
-	port, err := node.Link(veth.PeerName)
+// tidyVLANGateway deletes the gateway of a VLAN that no port is left in.
+func (c *config) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) error {
+	if !c.servesVLAN() {
+		return nil
+	}
+	unlock, err := node.LockExclusive(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.LinkSetMaster(port, br); err != nil {
-		return fmt.Errorf("connect %s to bridge %s: %w", veth.Name, br.Name, err)
-	}
-	access := *c
-	access.VLANTrunk = nil
-	if err := access.setVLANs(node, br, port); err != nil {
-		return err
-	}
-	if err := errors.Join(h.LinkSetAlias(veth, vlanGatewayAlias), h.LinkSetUp(port), h.LinkSetUp(veth)); err != nil {
-		return fmt.Errorf("set %s up: %w", veth.Name, err)
-	}
-	return nil
-}
-
-// releaseVLANGateway deletes the gateway of a VLAN that no port is left in. The caller has the lock of the node.
-func (c *config) releaseVLANGateway(node *netdev.Namespace) error {
+	defer unlock()
 	link, err := node.Link(c.vlanGateway())
 	if errors.Is(err, netdev.ErrNotFound) || err == nil && link.Attrs().Alias != vlanGatewayAlias {
 		return nil
@@ -196,23 +205,31 @@ func (c *config) releaseVLANGateway(node *netdev.Namespace) error {
 	if err != nil {
 		return err
 	}
-	members, err := portVLANs(node)
-	if err != nil {
+	used, err := c.vlanIsUsed(node)
+	if err != nil || used {
 		return err
 	}
+	if br, err := c.findBridge(node); err == nil {
+		_ = node.Handle().BridgeVlanDel(br, uint16(c.VLAN), false, false, true, false) // harmless if it stays
+	}
+	return deleteLink(node, link)
+}
+
+// vlanIsUsed tells whether a port of the bridge has the VLAN as its native one.
+func (c *config) vlanIsUsed(node *netdev.Namespace) (bool, error) {
+	members, err := portVLANs(node)
+	if err != nil {
+		return false, err
+	}
 	for index, vlans := range members {
-		native := slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == c.VLAN })
-		if !native || int(index) == link.Attrs().ParentIndex { // the other end of the pair
+		if !slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == c.VLAN }) {
 			continue
 		}
 		if port, err := node.Handle().LinkByIndex(int(index)); err == nil && c.isPort(node, port) {
-			return nil
+			return true, nil
 		}
 	}
-	if err := node.Handle().LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete the gateway %s of the VLAN: %w", link.Attrs().Name, err)
-	}
-	return nil
+	return false, nil
 }
 
 // isPort tells whether a link is a port of the bridge.
