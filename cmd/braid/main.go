@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/buildinfo"
+	"github.com/braid-cni/braid/ipam/dhcp"
 	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/ipam/static"
 	"github.com/braid-cni/braid/ipvlan"
@@ -52,6 +53,7 @@ func plugins() map[string]cni.Plugin {
 	own["loopback"] = loopback.Plugin{}
 	own["host-local"] = hostlocal.Plugin{}
 	own["static"] = static.Plugin{}
+	own["dhcp"] = dhcp.Plugin{}
 	return own
 }
 

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/braid-cni/braid/ipam/dhcp/keeper"
+	"github.com/braid-cni/braid/ipam/dhcp/lease"
+)
+
+// dhcpCommand runs the lease keeper on its own, for nodes without Kubernetes.
+func dhcpCommand() *cobra.Command {
+	var o keeper.Options
+	cmd := &cobra.Command{
+		Use:   "dhcp",
+		Short: "keep the DHCP leases of pods",
+		Long: "Gets, extends and releases the leases of pods whose network has \"ipam\": {\"type\": \"dhcp\"}, until it is\n" +
+			"stopped. The leases outlive it: the next one takes them up again. It needs root, the namespaces of the pods under\n" +
+			"the paths that the container runtime gives them, and no Kubernetes.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			k, err := keeper.New(o)
+			if err != nil {
+				return err
+			}
+			o.Log.Info("lease keeper started", "socket", o.Socket, "attachments", k.Len())
+			return k.Serve(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&o.Socket, "socket", lease.DefaultSocket,
+		"unix socket to listen on; the leases are kept beside it, in a folder that ends in .leases")
+	cmd.Flags().DurationVar(&o.AcquireTimeout, "acquire-timeout", 0, "how long an ADD waits for a server (default 1m)")
+	cmd.Flags().IntVar(&o.MaxLeases, "max-leases", 0, "how many attachments can have leases (default 10000)")
+	return cmd
+}
