@@ -1,8 +1,11 @@
 # Braid. `make` lists the targets.
 SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X github.com/braid-cni/braid/internal/buildinfo.Version=$(VERSION)"
 FUZZTIME ?= 20s
+
+# The same for every build and test, so that each package is compiled once.
+export CGO_ENABLED ?= 0
+export GOFLAGS := -trimpath -buildvcs=false
 
 .PHONY: help
 help: ## list the targets
@@ -10,49 +13,55 @@ help: ## list the targets
 
 .PHONY: build
 build: ## put braid and braidd in bin/, static and versioned
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+	go build -ldflags "-s -w -X github.com/braid-cni/braid/internal/buildinfo.Version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: demo
-demo: ## give two pods three networks each, in namespaces of their own: no cluster needed
+demo: ## give two pods three networks each, in namespaces of their own: no cluster needed (root)
 	@hack/setup
 	@$(MAKE) --no-print-directory build
 	@e2e/demo/run
 
 .PHONY: test
 test: ## unit tests, conformance suite and end-to-end tests in namespaces (root)
-	@hack/setup
+	@hack/setup test
 	@hack/check-format
 	go vet ./...
-	CGO_ENABLED=0 go test ./...
+	BRAID_TEST_FULL=1 go test -count=1 ./...
 
 .PHONY: test-cluster
-test-cluster: ## end-to-end tests against a real kube-apiserver and etcd (root)
-	@hack/setup
-	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin CGO_ENABLED=0 go test -count=1 -tags cluster -run Cluster ./e2e/... ./kube
+test-cluster: ## end-to-end tests against a real kube-apiserver and etcd, built if absent (root)
+	@hack/setup test
+	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin go test -count=1 -tags cluster -run Cluster ./e2e/... ./kube
 
 .PHONY: test-vm
-test-vm: ## tests of the interface plugins on a kernel that has every device type
-	@hack/setup
+test-vm: ## tests of the plugins on a kernel that has every device type, built if absent (root)
+	@hack/setup test
 	hack/vm/test
 
 .PHONY: race
-race: ## tests under the race detector (needs gcc)
-	go test -race ./cni/... ./conf/... ./chain/... ./delegate/... ./journal/... ./resolve/... ./kube/...
+race: ## tests under the race detector (root; needs gcc)
+	@hack/setup test
+	CGO_ENABLED=1 go test -count=1 -race ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)
-	FUZZTIME=$(FUZZTIME) hack/fuzz
+	@FUZZTIME=$(FUZZTIME) hack/fuzz
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	go vet -tags cluster ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster ./...
 	go test -count=1 ./internal/deptest
+	@hack/check-links
 
 .PHONY: size
 size: build ## size and start time of the binaries
 	@hack/size
+
+.PHONY: refplugins
+refplugins: ## build the reference plugins that tests compare with; the tests do it themselves if need be
+	go test -count=1 ./internal/refplugins
 
 .PHONY: clean
 clean: ## remove what was built
