@@ -136,10 +136,14 @@ func (c *call) plan(ns *netdev.Namespace, pod *resolve.Answer) ([]Planned, []*ch
 // attach makes the attachments, having noted in the journal what it is about to make. When it fails nothing of them is
 // left but what the error says.
 func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned, chains []*chain.Chain) (*journal.Record, error) {
+	inode, err := inodeOf(c.req.Netns)
+	if err != nil {
+		return nil, err
+	}
 	pod := c.pod()
 	record := &journal.Record{
 		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name,
-		ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
+		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
 	}
 	for _, p := range plan {
 		record.Attachments = append(record.Attachments, journal.Attachment{

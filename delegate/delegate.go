@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
@@ -117,13 +118,22 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 }
 
 // alive says whether the network namespace of a record still exists. That of another boot does not, whatever lies at
-// its path today.
+// its path today; and a path like /proc/PID/ns/net can lead to that of another pod by now, or to the node's own.
 func (c *call) alive(r *journal.Record) bool {
 	if r.Netns == "" || r.BootID != c.BootID {
 		return false
 	}
-	_, err := os.Stat(r.Netns)
-	return err == nil
+	inode, err := inodeOf(r.Netns)
+	return err == nil && inode == r.NetnsInode
+}
+
+// inodeOf tells a namespace from another that exists at the same time.
+func inodeOf(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return st.Ino, nil
 }
 
 // tryAgain gives an error the code that says so.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
@@ -340,6 +341,43 @@ func TestAddAfterReboot(t *testing.T) {
 	w.wantCalls("fake-default DEL eth0", "fake-default ADD eth0")
 	if netns != "netns:" {
 		t.Errorf("DEL got %s, want an empty one", netns)
+	}
+}
+
+// TestAnotherNamespaceAtThePath: a path like /proc/PID/ns/net leads to that of another process when the PID is used again.
+func TestAnotherNamespaceAtThePath(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		undo func(*world) error
+	}{
+		{"DEL", func(w *world) error { return w.delegator().Del(w.t.Context(), w.request("")) }},
+		{"GC", func(w *world) error {
+			return w.delegator().GC(w.t.Context(), &cni.Request{Config: w.config(`,"cni.dev/valid-attachments":[]`)})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.mustAdd()
+			path := w.netns.Path()
+			if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+					t.Error(err)
+				}
+			})
+			w.on = func(plugin, command string, req *cni.Request) error {
+				if command == "DEL" && req.Netns != "" {
+					t.Errorf("%s %s in the namespace of another: %s", plugin, command, req.Netns)
+				}
+				return nil
+			}
+			if err := tt.undo(w); err != nil {
+				t.Fatal(err)
+			}
+			w.wantRecords(0)
+		})
 	}
 }
 

@@ -66,6 +66,7 @@ func (c *call) delWithoutRecord(ctx context.Context, corrupt error) error {
 	r := &journal.Record{
 		BootID: c.BootID, ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
 	}
+	r.NetnsInode, _ = inodeOf(c.req.Netns) // the namespace may be gone
 	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
 	if err != nil {
 		c.log.Warn("plan", "err", err)

@@ -39,7 +39,8 @@ type Record struct {
 
 	ContainerID string `json:"containerID"`
 	Netns       string `json:"netns"`
-	IfName      string `json:"ifName"` // CNI_IFNAME of the ADD
+	NetnsInode  uint64 `json:"netnsInode,omitempty"` // of the namespace at Netns: another one may get its path
+	IfName      string `json:"ifName"`               // CNI_IFNAME of the ADD
 	Args        string `json:"args,omitempty"`
 
 	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.
