@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -179,12 +180,19 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	return record, nil
 }
 
-// attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns.
+// attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns. A panic of a
+// plugin is an error as any other: on this goroutine nobody else would recover from it and undo.
 func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Chain, record *journal.Record, i int) (exists bool, err error) {
 	a := &record.Attachments[i]
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err)
+		}
+	}()
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(c.Stderr, "panic: %v\n\n%s", r, debug.Stack())
+			exists, err = true, fmt.Errorf("panic: %v", r)
 		}
 	}()
 	at, start := record.At(a), time.Now()

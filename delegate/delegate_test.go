@@ -275,6 +275,25 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestPanicLeavesNothing: attachments are made by goroutines of their own, where a panic would end the process.
+func TestPanicLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.on = func(plugin, command string, _ *cni.Request) error {
+		if plugin == "fake-one" && command == "ADD" {
+			panic("index out of range")
+		}
+		return nil
+	}
+	_, err := w.delegator().Add(t.Context(), w.request(""))
+	if err == nil || !strings.Contains(err.Error(), "network blue/one: net1: panic: index out of range") {
+		t.Errorf("error = %v", err)
+	}
+	if calls := w.calls(); !slices.Contains(calls, "fake-one DEL net1") || !slices.Contains(calls, "fake-default DEL eth0") {
+		t.Errorf("calls: %q", calls)
+	}
+	w.wantRecords(0)
+}
+
 // TestRetryAfterKill: an ADD that was killed has left a record; the next one undoes it first.
 func TestRetryAfterKill(t *testing.T) {
 	w := newWorld(t)
