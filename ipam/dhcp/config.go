@@ -26,6 +26,7 @@ type config struct {
 		Provide  []provideOption `json:"provide"`
 		Request  []requestOption `json:"request"`
 		Priority int             `json:"priority"`
+		Probe    bool            `json:"probe"`
 	} `json:"ipam"`
 }
 
@@ -102,6 +103,7 @@ func (c *config) spec(req *cni.Request) (*lease.Spec, error) {
 		IPv4:     c.ipv4(),
 		IPv6:     c.IPAM.IPv6 == stateful,
 		Priority: c.IPAM.Priority,
+		Probe:    c.IPAM.Probe,
 		KeepMTU:  c.MTU != 0,
 	}
 	if s.Provide, err = c.provide(req.Attachment); err != nil {

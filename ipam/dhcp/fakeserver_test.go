@@ -120,7 +120,7 @@ func (s *fakeServer) serve(question *dhcpv4.DHCPv4, from netip.AddrPort) []*dhcp
 	case dhcpv4.MessageTypeDiscover:
 		kind = dhcpv4.MessageTypeOffer
 	case dhcpv4.MessageTypeRequest:
-	case dhcpv4.MessageTypeRelease:
+	case dhcpv4.MessageTypeRelease, dhcpv4.MessageTypeDecline:
 		delete(s.given, client)
 		return nil
 	default:

@@ -186,6 +186,92 @@ func TestRebind(t *testing.T) {
 	}
 }
 
+// The server is behind a router, and the pod has its default route elsewhere.
+func TestServerBehindRouter(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	w.lan.Address(t, w.nic.Port, "198.51.100.1/32")
+	s := w.server(append(times(time.Second, time.Minute, time.Hour), router)...)
+	s.id = netip.MustParseAddr("198.51.100.1")
+	p := w.pod("").add()
+	if err := p.ns.Handle().RouteDel(&netlink.Route{Dst: cidr(t, "0.0.0.0/0"), Gw: net.ParseIP(lanAddress)}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) >= 3 })
+	if from := s.received(dhcpv4.MessageTypeRequest)[2].from.Addr(); from != p.address(32) {
+		t.Errorf("a renewal comes from %s", from)
+	}
+	p.del()
+	w.eventually("the lease is released", func() bool { return s.clients() == 0 })
+}
+
+// The keeper leaves an interface alone that somebody has set down, and waits.
+func TestLinkDown(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	s := w.server(times(time.Second, time.Minute, time.Hour)...)
+	p, other := w.pod("").add(), w.pod("").add()
+	for _, p := range []*pod{p, other} {
+		if err := p.ns.Handle().LinkSetDown(p.ns.Link(t, "net1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(1500 * time.Millisecond) // past T1
+	if p.ns.Link(t, "net1").Attrs().Flags&net.FlagUp != 0 {
+		t.Error("the interface has been set up")
+	}
+	start := time.Now()
+	other.del()
+	if d := time.Since(start); d > 4*time.Second {
+		t.Errorf("DEL takes %s", d)
+	}
+	before := len(s.received(dhcpv4.MessageTypeRequest))
+	if err := p.ns.Handle().LinkSetUp(p.ns.Link(t, "net1")); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) > before })
+}
+
+func TestProbe(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	s := w.server()
+	w.lan.Address(t, w.nic.Port, "192.0.2.100/24") // and nobody has told the server
+	p := w.pod(`"probe": true`).add()
+	if got := p.addresses(); !slices.Equal(got, []string{"192.0.2.101/24"}) {
+		t.Errorf("the pod has %v", got)
+	}
+	declined := s.received(dhcpv4.MessageTypeDecline)
+	if len(declined) != 1 || !declined[0].RequestedIPAddress().Equal(net.IPv4(192, 0, 2, 100)) {
+		t.Errorf("declined: %v", declined)
+	}
+}
+
+// What a CNI result has no place for.
+func TestLeases(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	w.server(dhcpv4.OptNTPServers(net.IPv4(192, 0, 2, 5)), dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0x05, 0x14}))
+	p := w.pod("").add()
+	held, err := dhcp.Plugin{}.Leases(context.Background(), p.req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := held.IPv4
+	if l.MTU != 1300 || len(l.NTP) != 1 || l.NTP[0].String() != "192.0.2.5" || !l.Valid(time.Now()) || held.IPv6 != nil {
+		t.Errorf("the lease is %+v", l)
+	}
+	// The configuration has another opinion.
+	q := w.pod("")
+	q.req.Config = with(t, q.req.Config, "mtu", 1450)
+	q.add()
+	for p, want := range map[*pod]int{p: 1300, q: 1450} {
+		if mtu := p.ns.Link(t, "net1").Attrs().MTU; mtu != want {
+			t.Errorf("the MTU is %d, want %d", mtu, want)
+		}
+	}
+}
+
 func TestExpire(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()

@@ -100,20 +100,39 @@ func (Plugin) Check(ctx context.Context, req *cni.Request) error {
 	if prev == nil {
 		return invalid("prevResult", "it is missing")
 	}
+	held, err := c.held(ctx, req)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	if c.leased() {
-		answer, err := ask(ctx, c.IPAM.Socket, &lease.Request{Verb: lease.VerbCheck, Spec: lease.Spec{Key: c.key(req)}})
-		if err != nil {
-			return err
-		}
-		for _, l := range answer.Held.Leases() {
-			errs = append(errs, compare(l, prev))
-		}
+	for _, l := range held.Leases() {
+		errs = append(errs, compare(l, prev))
 	}
 	if c.IPAM.IPv6 == slaac {
 		errs = append(errs, checkAdvertised(req, prev))
 	}
 	return errors.Join(errs...)
+}
+
+// Leases returns the leases of an attachment, with all that a CNI result cannot say: when they end, MTU, time servers.
+// It fails if one is not held or not valid.
+func (Plugin) Leases(ctx context.Context, req *cni.Request) (*lease.Held, error) {
+	c, err := parse(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	return c.held(ctx, req)
+}
+
+func (c *config) held(ctx context.Context, req *cni.Request) (*lease.Held, error) {
+	if !c.leased() {
+		return new(lease.Held), nil
+	}
+	answer, err := ask(ctx, c.IPAM.Socket, &lease.Request{Verb: lease.VerbCheck, Spec: lease.Spec{Key: c.key(req)}})
+	if err != nil {
+		return nil, err
+	}
+	return &answer.Held, nil
 }
 
 func compare(l *lease.Lease, prev *types100.Result) error {

@@ -267,3 +267,15 @@ func (l *log) String() string {
 }
 
 func (l *log) count(s string) int { return strings.Count(l.String(), s) }
+
+func member(t testing.TB, config []byte, key string) (value map[string]any) {
+	t.Helper()
+	var conf map[string]json.RawMessage
+	if err := json.Unmarshal(config, &conf); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(conf[key], &value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}

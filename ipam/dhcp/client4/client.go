@@ -30,6 +30,9 @@ const patience = 10 * time.Second
 // Acquire gets a lease. It asks until it has one or the context ends; the error then says why the last answer was of
 // no use, if there was one. The wish is an address that the server is asked for, or invalid.
 func (c *Client) Acquire(ctx context.Context, wish netip.Addr) (*lease.Lease, error) {
+	if err := c.Interface.SetUp(); err != nil {
+		return nil, err
+	}
 	s, err := c.open(ctx)
 	if err != nil {
 		return nil, err
@@ -66,18 +69,33 @@ func (c *Client) negotiate(ctx context.Context, s *session, wish netip.Addr) (*l
 	if err != nil {
 		return nil, fmt.Errorf("request %s of the DHCP server %s: %w", offer.YourIPAddr, offer.ServerIdentifier(), err)
 	}
+	if c.Spec.Probe {
+		return l, c.probe(ctx, s, l)
+	}
 	return l, nil
+}
+
+// probe declines an address that another host has.
+//
+// "If the network address appears to be in use, the client MUST send a DHCPDECLINE message to the server."
+func (c *Client) probe(ctx context.Context, s *session, l *lease.Lease) error {
+	owner, err := s.resolve(ctx, netip.IPv4Unspecified(), l.Address.Addr())
+	if err != nil || owner == nil {
+		return err
+	}
+	return errors.Join(fmt.Errorf("%s is in use by the host with MAC %s", l.Address.Addr(), owner),
+		s.send(c.decline(s, l), everyone))
 }
 
 // Resume asks whether a lease still holds, after the keeper has been away: INIT-REBOOT.
 func (c *Client) Resume(ctx context.Context, held *lease.Lease) (*lease.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	s, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	return c.request(ctx, s, c.rebooting(s, held), everyone, held)
 }
 
@@ -99,7 +117,7 @@ func (c *Client) Rebind(ctx context.Context, held *lease.Lease) (*lease.Lease, e
 
 // Release gives a lease back. The server does not answer, so that it has heard is not known.
 func (c *Client) Release(ctx context.Context, held *lease.Lease) error {
-	s, err := c.open(ctx)
+	s, err := newSession(c.Interface.Open()) // and not wait for a link that may be down for good
 	if err != nil {
 		return err
 	}

@@ -41,12 +41,24 @@ func (c *Client) extending(s *session, held *lease.Lease) *dhcpv4.DHCPv4 {
 }
 
 func (c *Client) release(s *session, held *lease.Lease) *dhcpv4.DHCPv4 {
-	m := c.message(s, dhcpv4.MessageTypeRelease)
+	m := c.returning(s, dhcpv4.MessageTypeRelease, held)
+	m.ClientIPAddr = held.Address.Addr().AsSlice()
+	m.SetUnicast()
+	return m
+}
+
+func (c *Client) decline(s *session, given *lease.Lease) *dhcpv4.DHCPv4 {
+	m := c.returning(s, dhcpv4.MessageTypeDecline, given)
+	m.UpdateOption(dhcpv4.OptRequestedIPAddress(given.Address.Addr().AsSlice()))
+	return m
+}
+
+// returning is what release and decline have in common: no answer is expected.
+func (c *Client) returning(s *session, kind dhcpv4.MessageType, l *lease.Lease) *dhcpv4.DHCPv4 {
+	m := c.message(s, kind)
 	m.Options.Del(dhcpv4.OptionParameterRequestList)
 	m.Options.Del(dhcpv4.OptionMaximumDHCPMessageSize)
-	m.ClientIPAddr = held.Address.Addr().AsSlice()
-	m.UpdateOption(dhcpv4.OptServerIdentifier(held.Server))
-	m.SetUnicast()
+	m.UpdateOption(dhcpv4.OptServerIdentifier(l.Server))
 	return m
 }
 

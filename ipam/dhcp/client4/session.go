@@ -14,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -50,13 +51,17 @@ var everyone = destination{
 	mac:    nclient4.BroadcastMac,
 }
 
-func (c *Client) open(ctx context.Context) (s *session, err error) {
-	ns, link, err := c.Interface.OpenReady(ctx)
+func (c *Client) open(ctx context.Context) (*session, error) {
+	return newSession(c.Interface.OpenReady(ctx))
+}
+
+// newSession takes what opening an interface has returned.
+func newSession(ns *netdev.Namespace, link netlink.Link, err error) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
 	a := link.Attrs()
-	s = &session{ns: ns, index: a.Index, mac: a.HardwareAddr}
+	s := &session{ns: ns, index: a.Index, mac: a.HardwareAddr}
 	if len(s.mac) != 6 {
 		err = fmt.Errorf("interface %s of type %s has no Ethernet address", a.Name, link.Type())
 	} else {

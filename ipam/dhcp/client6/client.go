@@ -40,6 +40,9 @@ const patience = 10 * time.Second
 // Acquire gets a lease. It asks until it has one or the context ends; the error then says why the last answer was of
 // no use, if there was one. The wish is an address that the server is asked for, or invalid.
 func (c *Client) Acquire(ctx context.Context, wish netip.Addr) (*lease.Lease, error) {
+	if err := c.Interface.SetUp(); err != nil {
+		return nil, err
+	}
 	s, err := c.open(ctx)
 	if err != nil {
 		return nil, err
@@ -98,13 +101,13 @@ func (c *Client) Rebind(ctx context.Context, held *lease.Lease) (*lease.Lease, e
 
 // Release gives a lease back, and waits a moment for the server to say that it has heard.
 func (c *Client) Release(ctx context.Context, held *lease.Lease) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	s, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	return s.exchange(ctx, c.message(dhcpv6.MessageTypeRelease, held.Address.Addr(), held.Server), releasing,
 		func(m *dhcpv6.Message) error {
 			if m.MessageType != dhcpv6.MessageTypeReply {

@@ -79,22 +79,31 @@ func (i Interface) Open() (*netdev.Namespace, netlink.Link, error) {
 	return ns, link, nil
 }
 
-// OpenReady is Open of an interface that packets can be sent on: it is set up if it is down, and waited for until it
-// has a carrier or the context ends.
+// SetUp sets the interface up, if the plugin that made it has not.
+func (i Interface) SetUp() error {
+	ns, link, err := i.Open()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if link.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := ns.Handle().LinkSetUp(link); err != nil {
+		return fmt.Errorf("set interface %s up: %w", i.Name, err)
+	}
+	return nil
+}
+
+// OpenReady is Open of an interface that packets can be sent on. It waits until it has a carrier, or the context ends.
 func (i Interface) OpenReady(ctx context.Context) (*netdev.Namespace, netlink.Link, error) {
 	ns, link, err := i.Open()
 	if err != nil {
 		return nil, nil, err
 	}
-	if link.Attrs().Flags&net.FlagUp == 0 {
-		err = ns.Handle().LinkSetUp(link)
-	}
-	if err == nil {
-		err = ns.WaitCarrier(ctx, i.Name)
-	}
-	if err != nil {
+	if err := ns.WaitCarrier(ctx, i.Name); err != nil {
 		_ = ns.Close()
-		return nil, nil, fmt.Errorf("set interface %s up: %w", i.Name, err)
+		return nil, nil, err
 	}
 	return ns, link, nil
 }

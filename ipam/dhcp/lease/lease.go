@@ -47,6 +47,7 @@ type Spec struct {
 	Provide  []Option `json:"provide,omitempty"`  // sent with every message
 	Request  []uint8  `json:"request,omitempty"`  // the options that the server is asked for
 	Priority int      `json:"priority,omitempty"` // metric of the routes
+	Probe    bool     `json:"probe,omitempty"`    // the IPv4 address is used only if no other host answers for it
 	KeepMTU  bool     `json:"keepMTU,omitempty"`  // the configuration says the MTU, so what the server says does not count
 }
 
@@ -59,7 +60,7 @@ type Option struct {
 // Equal tells whether a lease that was got for one serves the other.
 func (s *Spec) Equal(other *Spec) bool {
 	return s.Key == other.Key && s.IPv4 == other.IPv4 && s.IPv6 == other.IPv6 && s.Priority == other.Priority &&
-		s.KeepMTU == other.KeepMTU && slices.Equal(s.Request, other.Request) &&
+		s.Probe == other.Probe && s.KeepMTU == other.KeepMTU && slices.Equal(s.Request, other.Request) &&
 		slices.EqualFunc(s.Provide, other.Provide, func(a, b Option) bool {
 			return a.Code == b.Code && slices.Equal(a.Value, b.Value)
 		})
