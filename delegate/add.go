@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -42,6 +43,10 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
+	inherited, err := c.inherited()
+	if err != nil {
+		return nil, err
+	}
 	ns, err := netdev.Open(req.Netns)
 	if err != nil {
 		return nil, fmt.Errorf("open CNI_NETNS: %w", err)
@@ -75,17 +80,27 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 			err = c.takeBack(ctx, record, err)
 		}
 	}()
-	if err := applyDefaultRoute(ns, plan, record.Attachments); err != nil {
+	if err := applyDefaultRoute(ns, plan, slices.Concat(record.Attachments, inherited)); err != nil {
 		return nil, err
 	}
 	record.Done = true
 	if err := c.journal.Put(record); err != nil {
 		return nil, err
 	}
-	if res, err = c.result(record); err != nil {
+	return c.result(record, inherited), cluster.reportSuccess(ctx, record, plan, inherited)
+}
+
+// inherited returns the cluster-wide default network of a plugin that is chained after the one that makes it, as if it
+// were an attachment; nothing if this plugin makes the default network itself. It is neither checked nor undone here.
+func (c *call) inherited() ([]journal.Attachment, error) {
+	prev, err := cni.PrevResult(c.req.Config)
+	if err != nil || prev == nil {
 		return nil, err
 	}
-	return res, cluster.reportSuccess(ctx, record, plan)
+	if prev, err = normalize(prev, c.req.Attachment, nil); err != nil {
+		return nil, fmt.Errorf("prevResult: %w", err)
+	}
+	return []journal.Attachment{{Name: c.conf.Name, IfName: c.req.IfName, Default: true, Result: prev}}, nil
 }
 
 // undoEarlier clears the way for an ADD that follows another of the same attachment which did not come to its end:
@@ -252,24 +267,15 @@ func (c *call) takeBack(ctx context.Context, record *journal.Record, cause error
 }
 
 // result is what the runtime gets to know.
-func (c *call) result(record *journal.Record) (*types100.Result, error) {
+//
+// "it MUST handle prevResult by either passing it through, or modifying it appropriately"
+func (c *call) result(record *journal.Record, inherited []journal.Attachment) *types100.Result {
 	var results []*types100.Result
-	prev, err := cni.PrevResult(c.req.Config)
-	if err != nil {
-		return nil, err
-	}
-	if prev != nil {
-		// "it MUST handle prevResult by either passing it through, or modifying it appropriately"
-		if prev, err = normalize(prev, c.req.Attachment, nil); err != nil {
-			return nil, fmt.Errorf("prevResult: %w", err)
-		}
-		results = append(results, prev)
-	}
-	for _, a := range record.Attachments {
+	for _, a := range slices.Concat(inherited, record.Attachments) {
 		if c.conf.Result == conf.ResultDefault && len(results) > 0 {
 			break
 		}
 		results = append(results, a.Result)
 	}
-	return merge(results), nil
+	return merge(results)
 }

@@ -65,11 +65,11 @@ func coded(err error) error {
 }
 
 // reportSuccess writes the status of the pod before ADD is answered.
-func (k *cluster) reportSuccess(ctx context.Context, record *journal.Record, plan []Planned) error {
+func (k *cluster) reportSuccess(ctx context.Context, record *journal.Record, plan []Planned, inherited []journal.Attachment) error {
 	if k.pod.Name == "" {
 		return nil
 	}
-	report, err := success(k.pod, record, plan)
+	report, err := success(k.pod, record, plan, inherited)
 	if err != nil {
 		return err
 	}

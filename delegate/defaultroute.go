@@ -22,6 +22,7 @@ import (
 // network attachment". The rule is kept for each IP family on its own: a gateway replaces the default routes of its
 // family, whatever attachment they lead through. With an empty list the attachment keeps the default routes that it
 // brought, and replaces those of the others in the same way. A family of which the key says nothing is left alone.
+// The attachments are those of the plan, followed by what others have made of the pod.
 func applyDefaultRoute(ns *netdev.Namespace, plan []Planned, attachments []journal.Attachment) error {
 	owner := slices.IndexFunc(plan, func(p Planned) bool { return p.Selection.TakesDefaultRoute() })
 	if owner < 0 {

@@ -27,7 +27,7 @@ type networkStatus struct {
 }
 
 // statusOf describes an attachment.
-func statusOf(a *journal.Attachment, p *Planned) networkStatus {
+func statusOf(a *journal.Attachment) networkStatus {
 	s := networkStatus{Name: a.Name, Interface: a.IfName, Default: a.Default}
 	own := podInterface(a.Result)
 	if own >= 0 {
@@ -36,9 +36,6 @@ func statusOf(a *journal.Attachment, p *Planned) networkStatus {
 	s.IPs = addresses(a.Result, own)
 	if dns := a.Result.DNS; len(dns.Nameservers) > 0 || dns.Domain != "" || len(dns.Search) > 0 {
 		s.DNS = &types.DNS{Nameservers: dns.Nameservers, Domain: dns.Domain, Search: dns.Search}
-	}
-	for _, gw := range p.Selection.DefaultRoute {
-		s.DefaultRoute = append(s.DefaultRoute, gw.String())
 	}
 	return s
 }
@@ -54,12 +51,22 @@ func addresses(res *types100.Result, iface int) (ips []string) {
 }
 
 // success reports an ADD.
-func success(pod resolve.Pod, record *journal.Record, plan []Planned) (*resolve.Report, error) {
+//
+// Network CRD specification (5.2), of the cluster-wide default network: "this network must have an entry in the status
+// map even though it is not specified in the Network Attachment Selection Annotation".
+func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited []journal.Attachment) (*resolve.Report, error) {
 	r := &resolve.Report{Pod: pod}
-	statuses := make([]networkStatus, len(plan))
+	var statuses []networkStatus
+	for i := range inherited {
+		statuses = append(statuses, statusOf(&inherited[i]))
+	}
 	for i := range plan {
 		a := &record.Attachments[i]
-		statuses[i] = statusOf(a, &plan[i])
+		s := statusOf(a)
+		for _, gw := range plan[i].Selection.DefaultRoute {
+			s.DefaultRoute = append(s.DefaultRoute, gw.String())
+		}
+		statuses = append(statuses, s)
 		var with []string
 		for _, ip := range a.Result.IPs {
 			if *ip.Interface == podInterface(a.Result) {
