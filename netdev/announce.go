@@ -27,7 +27,7 @@ func (ns *Namespace) Announce(ifName string, res *types100.Result) error {
 	if err != nil {
 		return err
 	}
-	if link.Attrs().RawFlags&unix.IFF_NOARP != 0 || len(link.Attrs().HardwareAddr) != 6 {
+	if !hasNeighbours(link) {
 		return nil
 	}
 	var v6 []net.IP
@@ -42,6 +42,10 @@ func (ns *Namespace) Announce(ifName string, res *types100.Result) error {
 		return nil
 	}
 	return ns.Do(func() error { return announceIPv6(link, v6) })
+}
+
+func hasNeighbours(link netlink.Link) bool {
+	return link.Attrs().RawFlags&unix.IFF_NOARP == 0 && len(link.Attrs().HardwareAddr) == 6
 }
 
 // announceIPv4 makes the kernel look for the interface's own address as if it were a neighbour's. What it sends, three
