@@ -4,13 +4,11 @@ package ipam
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
@@ -36,16 +34,15 @@ func For(config []byte, find cni.Lookup) (Delegate, error) {
 			Type string `json:"type"`
 		} `json:"ipam"`
 	}
-	if err := json.Unmarshal(config, &conf); err != nil {
-		return Delegate{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode key \"ipam\": %v", err), "")
+	if err := Decode(config, &conf); err != nil {
+		return Delegate{}, err
 	}
 	t := conf.IPAM.Type
 	switch {
 	case t == "":
 		return Delegate{}, nil
 	case t == "." || t == ".." || strings.ContainsAny(t, "/\\\x00"):
-		return Delegate{}, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("ipam.type is %q: want the name of a plugin's file, without a path", t), "")
+		return Delegate{}, invalid("ipam.type is %q: want the name of a plugin's file, without a path", t)
 	}
 	return Delegate{t, find(t)}, nil
 }
@@ -65,6 +62,9 @@ func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, 
 	}
 	if err == nil {
 		return res, nil
+	}
+	if _, missing := errors.AsType[*cni.NotFoundError](err); missing {
+		return nil, d.wrap(err) // there is nobody to undo anything, and nobody did anything
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()

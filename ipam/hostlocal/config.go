@@ -69,8 +69,10 @@ func (p Plugin) folderOf(config []byte) (string, error) {
 			DataDir string `json:"dataDir"`
 		} `json:"ipam"`
 	}
-	if err := json.Unmarshal(config, &j); err != nil && !isTypeError(err) {
-		return "", undecodable(err)
+	if err := json.Unmarshal(config, &j); err != nil {
+		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok {
+			return "", ipam.Decode(config, &j)
+		}
 	}
 	if err := utils.ValidateNetworkName(j.Name); err != nil {
 		return "", invalid("name is %q: want the name of a network, which a folder can have", j.Name)
@@ -110,25 +112,13 @@ func (p Plugin) parse(req *cni.Request) (*config, error) {
 
 func decode(config []byte) (*jsonConfig, error) {
 	j := new(jsonConfig)
-	if err := json.Unmarshal(config, j); err != nil {
-		return nil, undecodable(err)
+	if err := ipam.Decode(config, j); err != nil {
+		return nil, err
 	}
 	if j.IPAM == nil {
 		return nil, invalid(`key "ipam" is missing`)
 	}
 	return j, nil
-}
-
-func isTypeError(err error) bool {
-	_, ok := errors.AsType[*json.UnmarshalTypeError](err)
-	return ok
-}
-
-func undecodable(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return invalid("%s is a JSON %s: want a %s", e.Field, e.Value, e.Type)
-	}
-	return types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode host-local configuration: %v", err), "")
 }
 
 func absolute(key, path string) error {

@@ -16,6 +16,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/ipam/hostlocal/store"
 )
 
@@ -100,44 +101,34 @@ func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
 	if err != nil {
 		return err
 	}
-	return c.compare(held, addressesOf(prev, req.IfName), ownerOf(req.Attachment))
+	var assigned []netip.Addr
+	for _, ip := range ipam.Assigned(prev, req.IfName) {
+		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			assigned = append(assigned, a.Unmap())
+		}
+	}
+	return c.compare(held, assigned, ownerOf(req.Attachment))
 }
 
 // compare finds differences between the addresses that are reserved and those that the interface has.
-func (c *config) compare(held, reported []netip.Addr, o store.Owner) error {
+func (c *config) compare(held, assigned []netip.Addr, o store.Owner) error {
 	var errs []error
 	for _, set := range c.sets {
 		if !slices.ContainsFunc(held, func(a netip.Addr) bool { _, in := set.find(a); return in }) {
 			errs = append(errs, fmt.Errorf("no address of %s (%s) is reserved for %s", set, set.key, o))
 		}
-		for _, a := range reported {
+		for _, a := range assigned {
 			if _, in := set.find(a); in && !slices.Contains(held, a) {
 				errs = append(errs, fmt.Errorf("address %s is not reserved for %s", a, o))
 			}
 		}
 	}
 	for _, a := range held {
-		if !slices.Contains(reported, a) {
+		if !slices.Contains(assigned, a) {
 			errs = append(errs, fmt.Errorf("address %s is reserved for %s, but prevResult does not have it", a, o))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// addressesOf returns the addresses of an interface of a pod, and those of no interface: results of IPAM plugins and of
-// old versions do not say.
-func addressesOf(res *types100.Result, ifName string) (addrs []netip.Addr) {
-	for _, ip := range res.IPs {
-		if i := ip.Interface; i != nil && *i >= 0 && *i < len(res.Interfaces) {
-			if on := res.Interfaces[*i]; on.Name != ifName || on.Sandbox == "" {
-				continue
-			}
-		}
-		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			addrs = append(addrs, a.Unmap())
-		}
-	}
-	return addrs
 }
 
 // GC implements [cni.Plugin]. A reservation without interface name is valid with any interface of its container.
