@@ -83,7 +83,7 @@ func (a *attachment) onError(ctx context.Context, what string, do func(context.C
 }
 
 // connect makes the pod's interface and the port, with all that is to be in effect before the first packet, and sets
-// the port up.
+// both up: a DHCP client needs them, and whatever time the kernel takes passes while addresses are asked for.
 func (a *attachment) connect(ctx context.Context) error {
 	if err := a.plug(ctx); err != nil {
 		return err
@@ -99,6 +99,16 @@ func (a *attachment) connect(ctx context.Context) error {
 	}
 	if err := a.node.Handle().LinkSetUp(a.port); err != nil {
 		return fmt.Errorf("set %s up: %w", a.port.Attrs().Name, err)
+	}
+	if a.adopted || a.NoContainerInterface {
+		return nil
+	}
+	inside, err := a.pod.Link(a.req.IfName)
+	if err == nil {
+		err = a.pod.Handle().LinkSetUp(inside)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s up: %w", a.req.IfName, err)
 	}
 	return nil
 }
@@ -244,14 +254,11 @@ func own(res *types100.Result, ifName string) []*types100.IPConfig {
 	return ips
 }
 
-// configure gives the pod's interface its addresses and routes and sets it up, waits until packets can pass, and tells
-// the neighbours.
+// configure gives the pod's interface its addresses and routes, and tells the neighbours. Packets can pass before: the
+// probes of duplicate address detection are among the first.
 func (a *attachment) configure(ctx context.Context) error {
 	if a.pods < 0 || a.NoContainerInterface {
 		return nil
-	}
-	if err := a.pod.Configure(ctx, a.req.IfName, a.result, a.options()); err != nil {
-		return err
 	}
 	if !a.adopted {
 		wait, cancel := context.WithTimeout(ctx, carrierPatience)
@@ -259,6 +266,9 @@ func (a *attachment) configure(ctx context.Context) error {
 		if err := a.node.WaitCarrier(wait, a.port.Attrs().Name); err != nil {
 			return err
 		}
+	}
+	if err := a.pod.Configure(ctx, a.req.IfName, a.result, a.options()); err != nil {
+		return err
 	}
 	return a.pod.Announce(a.req.IfName, a.result)
 }
