@@ -36,12 +36,15 @@ type link struct {
 	plugin cni.Plugin
 }
 
-// New finds the plugins of a network; nothing is run. The error tells the first plugin whose binary does not exist in
-// path. Chains for DEL are made all the same with [Lenient]: a missing binary is an error of that plugin's DEL only.
+// New finds the plugins of a network, and the address plugins of those that run in-process; nothing is run. The error
+// tells the first plugin whose binary does not exist in path. Chains for DEL are made all the same with [Lenient]: a missing binary is an error of that plugin's DEL only.
 func New(network *conf.Network, path []string, find cni.Lookup) (*Chain, error) {
 	c := Lenient(network, path, find)
 	for i, l := range c.links {
 		binary, ok := l.plugin.(cni.Exec)
+		if !ok && l.conf.IPAM != "" {
+			binary, ok = find(l.conf.IPAM).(cni.Exec)
+		}
 		if !ok {
 			continue
 		}

@@ -197,6 +197,23 @@ func TestNewFindsMissingBinariesBeforeAnythingRuns(t *testing.T) {
 	wantCalls(t, &f.log)
 }
 
+func TestNewFindsMissingAddressPlugins(t *testing.T) {
+	var f fakes
+	find := func(pluginType string) cni.Plugin {
+		if pluginType == "whereabouts" {
+			return cni.Exec{Type: pluginType}
+		}
+		return f.find(pluginType)
+	}
+	n := network(t, `{"cniVersion":"1.1.0","plugins":[{"type":"one"},{"type":"two","ipam":{"type":"whereabouts"}}]}`)
+	_, err := chain.New(n, []string{t.TempDir()}, find)
+	var missing *cni.NotFoundError
+	if !errors.As(err, &missing) || missing.Type != "whereabouts" {
+		t.Errorf("error = %v", err)
+	}
+	wantCalls(t, &f.log)
+}
+
 func failOn(command string, err error) func(string) error {
 	return func(c string) error {
 		if c == command {

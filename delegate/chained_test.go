@@ -85,7 +85,8 @@ func TestChainedDefaultRoute(t *testing.T) {
 			w := newWorld(t)
 			w.answer.Annotations[conf.AnnotationNetworks] = tt.selection
 			d := w.delegator()
-			d.Own["fake-one"] = &routed{w: w, Plugin: d.Own["fake-one"]}
+			own := d.Own(nil)
+			own["fake-one"] = &routed{w: w, Plugin: own["fake-one"]}
 			res, err := d.Add(t.Context(), w.chained())
 			if err != nil {
 				t.Fatal(err)

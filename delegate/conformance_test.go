@@ -30,9 +30,9 @@ func TestConformance(t *testing.T) {
 				}
 			}
 		})
-		own := map[string]cni.Plugin{"host-local": hostlocal.Plugin{}}
-		find := func(pluginType string) cni.Plugin { return own[pluginType] }
-		own["bridge"], own["macvlan"] = bridge.Plugin{Find: find}, macvlan.Plugin{Find: find}
+		own := func(find cni.Lookup) map[string]cni.Plugin {
+			return map[string]cni.Plugin{"host-local": hostlocal.Plugin{}, "bridge": bridge.Plugin{Find: find}, "macvlan": macvlan.Plugin{Find: find}}
+		}
 		config := func(subnet, routes string) []byte {
 			return fmt.Appendf(nil, `{"name":"pods","type":"braid","cniDir":%q,"logLevel":"error","delegates":[
 				{"cniVersion":"1.1.0","name":"cluster","type":"bridge","bridge":%q,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.1.0.0/16"}]],

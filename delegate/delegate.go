@@ -31,11 +31,15 @@ const (
 
 // A Delegator serves any entry configuration. It holds no state and is safe for concurrent use.
 type Delegator struct {
-	Own      map[string]cni.Plugin // plugins that run in-process, by type
-	Resolver NewResolver           // required where a configuration names an API server or manifests
-	Stderr   io.Writer             // where logs go unless the configuration names a file; required
-	BootID   string                // of the running kernel; required
+	Own      NewPlugins  // required
+	Resolver NewResolver // required where a configuration names an API server or manifests
+	Stderr   io.Writer   // where logs go unless the configuration names a file; required
+	BootID   string      // of the running kernel; required
 }
+
+// NewPlugins returns the plugins that run in-process, by type. The plugins that they use themselves, for addresses, they
+// look up with find, which keeps to what the operator has configured.
+type NewPlugins func(find cni.Lookup) map[string]cni.Plugin
 
 // NewResolver connects to what knows the pods and networks of a cluster. Closing it ends the connection.
 type NewResolver func(c *conf.Config, log *slog.Logger) (interface {
@@ -51,7 +55,8 @@ type call struct {
 	req     *cni.Request
 	conf    *conf.Config
 	journal *journal.Journal
-	path    []string // where binaries are looked up
+	path    []string              // where binaries are looked up
+	own     map[string]cni.Plugin // by type
 	log     *slog.Logger
 }
 
@@ -76,12 +81,14 @@ func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
 	if !slices.Contains(path, c.BinDir) {
 		path = slices.Insert(path, 0, c.BinDir)
 	}
-	return &call{d, req, c, j, path, log}, nil
+	k := &call{Delegator: d, req: req, conf: c, journal: j, path: path, log: log}
+	k.own = d.Own(k.find)
+	return k, nil
 }
 
 // find is the lookup of plugins: Braid's own, unless the operator wants the binary of that type executed.
 func (c *call) find(pluginType string) cni.Plugin {
-	if own, ok := c.Own[pluginType]; ok && !slices.Contains(c.conf.Exec, pluginType) {
+	if own, ok := c.own[pluginType]; ok && !slices.Contains(c.conf.Exec, pluginType) {
 		return own
 	}
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}

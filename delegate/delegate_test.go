@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
@@ -75,7 +76,7 @@ func (w *world) delegator() *delegate.Delegator {
 		}}
 	}
 	return &delegate.Delegator{
-		Own: own, Stderr: w.t.Output(), BootID: "boot-1",
+		Own: func(cni.Lookup) map[string]cni.Plugin { return own }, Stderr: w.t.Output(), BootID: "boot-1",
 		Resolver: func(*conf.Config, *slog.Logger) (interface {
 			resolve.Resolver
 			io.Closer
@@ -272,6 +273,34 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 				t.Errorf("no event tells the failure: %v", w.reports)
 			}
 		})
+	}
+}
+
+// TestExecIsForAddressPluginsToo: what an own plugin looks up is executed if the operator wants it so, within the
+// deadline of plugins.
+func TestExecIsForAddressPluginsToo(t *testing.T) {
+	w := newWorld(t)
+	d := w.delegator()
+	var found []cni.Plugin
+	own := d.Own(nil)
+	own["host-local"] = &cnitest.Fake{Name: "host-local"}
+	d.Own = func(find cni.Lookup) map[string]cni.Plugin {
+		w.on = func(plugin, command string, _ *cni.Request) error {
+			if plugin == "fake-default" && command == "ADD" {
+				found = []cni.Plugin{find("host-local"), find("fake-one")}
+			}
+			return nil
+		}
+		return own
+	}
+	if _, err := d.Add(t.Context(), w.request(`,"exec":["host-local"],"deadlines":{"plugin":"7s"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if binary, ok := found[0].(cni.Exec); !ok || binary.Type != "host-local" || binary.Timeout != 7*time.Second {
+		t.Errorf("host-local is %#v, want it executed", found[0])
+	}
+	if _, ok := found[1].(*cnitest.Fake); !ok {
+		t.Errorf("fake-one is %#v, want the own plugin", found[1])
 	}
 }
 

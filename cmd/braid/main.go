@@ -26,34 +26,40 @@ import (
 func main() {
 	name := filepath.Base(os.Args[0])
 	about := fmt.Sprintf("CNI plugin %s of Braid %s", name, buildinfo.Version)
-	if own, ok := plugins()[name]; ok {
+	if own, ok := standalone()[name]; ok {
 		cni.Main(own, about)
 		return
 	}
 	cni.Main(&delegate.Delegator{
-		Own:      plugins(),
+		Own:      plugins,
 		Resolver: connect,
 		Stderr:   os.Stderr,
 		BootID:   bootID(),
 	}, about)
 }
 
-// plugins returns Braid's own, by type. They find each other, and binaries for every other type.
-func plugins() map[string]cni.Plugin {
-	own := make(map[string]cni.Plugin)
-	find := func(pluginType string) cni.Plugin {
+// plugins returns Braid's own, by type.
+func plugins(find cni.Lookup) map[string]cni.Plugin {
+	return map[string]cni.Plugin{
+		"bridge":     bridge.Plugin{Find: find},
+		"ipvlan":     ipvlan.Plugin{Find: find},
+		"macvlan":    macvlan.Plugin{Find: find},
+		"loopback":   loopback.Plugin{},
+		"host-local": hostlocal.Plugin{},
+		"static":     static.Plugin{},
+		"dhcp":       dhcp.Plugin{},
+	}
+}
+
+// standalone returns the same for a runtime that calls them itself. They find each other, and binaries for every other
+// type.
+func standalone() (own map[string]cni.Plugin) {
+	own = plugins(func(pluginType string) cni.Plugin {
 		if p, ok := own[pluginType]; ok {
 			return p
 		}
 		return cni.Exec{Type: pluginType}
-	}
-	own["bridge"] = bridge.Plugin{Find: find}
-	own["ipvlan"] = ipvlan.Plugin{Find: find}
-	own["macvlan"] = macvlan.Plugin{Find: find}
-	own["loopback"] = loopback.Plugin{}
-	own["host-local"] = hostlocal.Plugin{}
-	own["static"] = static.Plugin{}
-	own["dhcp"] = dhcp.Plugin{}
+	})
 	return own
 }
 
