@@ -86,9 +86,6 @@ func (n *Network) WithCNIArgs(args map[string]json.RawMessage) (*Network, error)
 	if len(args) == 0 {
 		return n, nil
 	}
-	if len(args) == 0 {
-		return n, nil
-	}
 	set := make(map[string]any, len(args))
 	for key, value := range args {
 		set[key] = value

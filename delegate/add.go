@@ -199,6 +199,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 // plugin is an error as any other: on this goroutine nobody else would recover from it and undo.
 func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Chain, record *journal.Record, i int) (exists bool, err error) {
 	a := &record.Attachments[i]
+	ctx = cni.WithNotices(ctx, func(notice string) { c.log.Warn(notice, "network", a.Name, "interface", a.IfName) })
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err)

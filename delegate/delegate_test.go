@@ -209,6 +209,35 @@ func TestRuntimeConfigIsTheDefaultNetworks(t *testing.T) {
 	}
 }
 
+// TestArgsForTheDefaultNetwork: an address or a MAC that the runtime asks for can be that of one interface only.
+func TestArgsForTheDefaultNetwork(t *testing.T) {
+	w := newWorld(t)
+	w.answer.Annotations[conf.AnnotationNetworks] = "one"
+	var got []string
+	w.on = func(_, command string, req *cni.Request) error {
+		got = append(got, command+" "+req.IfName+" "+req.Args)
+		return nil
+	}
+	req := w.request("")
+	const pod = "K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web"
+	const requests = "IP=10.1.0.9;GATEWAY=10.1.0.1;MAC=02:00:00:00:00:09;"
+	req.Args = requests + pod
+	d := w.delegator()
+	if _, err := d.Add(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Check(t.Context(), req), d.Del(t.Context(), req)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"ADD eth0 " + requests + pod, "ADD net1 " + pod, "CHECK eth0 " + requests + pod, "CHECK net1 " + pod,
+		"DEL net1 " + pod, "DEL eth0 " + requests + pod,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+}
+
 func TestFailedAddLeavesNothing(t *testing.T) {
 	cause := types.NewError(types.ErrTryAgainLater, "pool is empty", "")
 	for _, tt := range []struct {

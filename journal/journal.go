@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,9 +60,25 @@ type Attachment struct {
 	Result *types100.Result `json:"result,omitempty"`
 }
 
-// At returns what identifies an attachment of the record to its plugins.
+// At returns what identifies an attachment of the record to its plugins. The keys of CNI_ARGS that ask for an address
+// are for the cluster-wide default network.
+//
+// Network CRD specification (7.5): what a runtime asks for "must not be passed to or applied by network attachments
+// other than the cluster-wide default network".
 func (r *Record) At(a *Attachment) cni.Attachment {
-	return cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: a.IfName, Args: r.Args}
+	at := cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: a.IfName, Args: r.Args}
+	if !a.Default {
+		at.Args = withoutRequests(r.Args)
+	}
+	return at
+}
+
+func withoutRequests(args string) string {
+	pairs := slices.DeleteFunc(strings.Split(args, ";"), func(pair string) bool {
+		key, _, _ := strings.Cut(pair, "=")
+		return key == "IP" || key == "GATEWAY" || key == "MAC"
+	})
+	return strings.Join(pairs, ";")
 }
 
 // ErrNotFound says that there is no record of an attachment.
