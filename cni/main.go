@@ -92,6 +92,7 @@ func (c *call) serve(ctx context.Context, p Plugin, proc Process) error {
 
 // add prints the result, or leaves nothing behind.
 func (c *call) add(ctx context.Context, p Plugin, proc Process) (err error) {
+	ctx = WithNotices(ctx, func(notice string) { fmt.Fprintln(proc.Stderr, notice) })
 	var u undo.Stack
 	defer u.OnError(&err)
 	del := func() error {

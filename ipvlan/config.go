@@ -47,6 +47,9 @@ func parse(doc []byte) (c *config, err error) {
 	if c.flag, err = lookUp("flag", c.Flag, flags); err != nil {
 		return nil, err
 	}
+	if c.Probe.Enabled() && c.mode != netlink.IPVLAN_MODE_L2 {
+		return nil, stacked.Invalid("probe", "it needs mode %q, found %q, in which there are no neighbours that could be asked", "l2", c.Mode)
+	}
 	return c, c.Config.Check()
 }
 

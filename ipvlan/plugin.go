@@ -96,7 +96,7 @@ func (p Plugin) device(req *cni.Request) (*stacked.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, New: conf.link, Same: conf.same}, nil
+	return &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, New: conf.link, SharesMAC: true, Same: conf.same}, nil
 }
 
 func (c *config) link(attrs netlink.LinkAttrs) netlink.Link {

@@ -72,8 +72,7 @@ func invalidProbe(key, format string, args ...any) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "probe"+key+": "+fmt.Sprintf(format, args...), "")
 }
 
-// Taken asks everybody on the link of an interface, which it sets up if need be, whether they have one of the addresses:
-// by ARP probes for IPv4 (RFC 5227, section 2.1) and by the solicitations of duplicate address detection for IPv6 (RFC
+// Taken asks everybody on the link of an interface, which must be up, whether they have one of the addresses: by ARP probes for IPv4 (RFC 5227, section 2.1) and by the solicitations of duplicate address detection for IPv6 (RFC
 // 4862, section 5.4). It returns those that are taken, each with the MAC that has it.
 //
 // All addresses are asked for at once, so it takes Count times Interval however many there are. It is over at the end
@@ -120,9 +119,6 @@ func (ns *Namespace) readyToProbe(ctx context.Context, ifName string) (netlink.L
 	}
 	if !hasNeighbours(link) {
 		return nil, fmt.Errorf("probe addresses on %s: the interface has no neighbours that could be asked", ifName)
-	}
-	if err := ns.handle.LinkSetUp(link); err != nil {
-		return nil, fmt.Errorf("set %s up: %w", ifName, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, carrierPatience)
 	defer cancel()

@@ -71,7 +71,7 @@ func (c *config) pickOf(s *store.Store, i int, remembered []netip.Addr) (store.P
 		return store.Pick{Addr: a, Set: i, Cursor: true}, err
 	}
 	for _, a := range remembered {
-		if _, in := c.sets[i].find(a); !in || c.isGateway(a) {
+		if _, in := c.sets[i].find(a); !in || !c.usable(a) {
 			continue
 		}
 		if reserved, err := s.Reserved(a); err != nil || !reserved {
@@ -92,7 +92,7 @@ func (c *config) next(s *store.Store, i int) (a netip.Addr, err error) {
 			if a, err = s.NextFree(span.first, span.last); err != nil || !a.IsValid() {
 				break
 			}
-			if !c.isGateway(a) {
+			if c.usable(a) {
 				return a, nil
 			}
 			span.first = a.Next()

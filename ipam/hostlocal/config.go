@@ -28,6 +28,7 @@ type config struct {
 	sets       []set        // one address of each
 	requested  []netip.Addr // by set; invalid where any address will do
 	pod        string       // whose addresses are to be remembered; empty if they are not
+	avoid      map[netip.Addr]bool
 }
 
 // jsonConfig is a configuration as it is written.
@@ -52,6 +53,7 @@ type jsonConfig struct {
 		CNI struct {
 			IPs []string `json:"ips"`
 		} `json:"cni"`
+		Avoid []netip.Addr `json:"braid-cni.io/avoid"` // see ipam.AvoidKey
 	} `json:"args"`
 }
 
@@ -93,7 +95,10 @@ func (p Plugin) parse(req *cni.Request) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &config{resolvConf: j.IPAM.ResolvConf}
+	c := &config{resolvConf: j.IPAM.ResolvConf, avoid: map[netip.Addr]bool{}}
+	for _, a := range j.Args.Avoid {
+		c.avoid[a] = true
+	}
 	var folderErr, routesErr error
 	c.folder, folderErr = p.folderOf(req.Config)
 	c.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
@@ -246,6 +251,9 @@ func (c *config) isGateway(a netip.Addr) bool {
 		return slices.ContainsFunc(s.ranges, func(r addressRange) bool { return r.gateway == a })
 	})
 }
+
+// usable says whether an address that is not reserved can be given out.
+func (c *config) usable(a netip.Addr) bool { return !c.isGateway(a) && !c.avoid[a] }
 
 // podOf names the pod's interface in the memory of addresses; empty if the runtime names no pod.
 func podOf(at cni.Attachment) string {

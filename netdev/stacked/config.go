@@ -7,6 +7,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/netdev/parent"
 )
 
@@ -19,6 +20,7 @@ type Config struct {
 	RxQueues      int             `json:"numRxQueues"`
 	SourceRouting bool            `json:"sourceRouting"`
 	DAD           *bool           `json:"enabledad"` // true if it is not there
+	Probe         netdev.Probe    `json:"probe"`
 	DNS           types.DNS       `json:"dns"`
 }
 
@@ -58,5 +60,6 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// dad tells whether duplicate address detection is to run. The link is shared with other hosts, so it is the default.
-func (c *Config) dad() bool { return c.DAD == nil || *c.DAD }
+// dad tells whether the kernel's duplicate address detection is to run. The link is shared with other hosts, so it is the
+// default. After a probe it has nothing left to find.
+func (c *Config) dad() bool { return !c.Probe.Enabled() && (c.DAD == nil || *c.DAD) }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -36,6 +37,8 @@ type Device struct {
 	New func(netlink.LinkAttrs) netlink.Link
 	// Finish sets what cannot be said when the link is created; may be nil.
 	Finish func(ns *netdev.Namespace, link netlink.Link) error
+	// SharesMAC says that the interface has the MAC of its parent, at which answers for both arrive.
+	SharesMAC bool
 	// Same returns an error if a link of the kind is not as New and Finish would make it.
 	Same func(have netlink.Link) error
 }
@@ -60,7 +63,7 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 	if err := d.create(ns, prev, req.IfName, &u); err != nil {
 		return nil, err
 	}
-	own, err := d.addresses(ctx, prev, req, &u)
+	own, err := d.addresses(ctx, ns, prev, req, &u)
 	if err != nil {
 		return nil, err
 	}
@@ -139,10 +142,12 @@ func (d *Device) Options() netdev.Options {
 }
 
 // addresses asks the IPAM plugin, or takes those that an earlier plugin of the chain has for this one, or has none.
-func (d *Device) addresses(ctx context.Context, prev *types100.Result, req *cni.Request, u *undo.Stack) (*types100.Result, error) {
+func (d *Device) addresses(ctx context.Context, ns *netdev.Namespace, prev *types100.Result, req *cni.Request, u *undo.Stack) (*types100.Result, error) {
 	own := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if d.IPAM.Configured() {
-		res, err := d.IPAM.Add(ctx, req)
+		res, err := d.IPAM.AddUnique(ctx, req, func(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
+			return d.taken(ctx, ns, req.IfName, addrs)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -163,4 +168,27 @@ func (d *Device) addresses(ctx context.Context, prev *types100.Result, req *cni.
 		own.DNS = d.DNS
 	}
 	return own, nil
+}
+
+// taken tells which addresses others on the link have. Where the parent has the MAC of the interface it asks: an answer
+// to a probe is addressed to the MAC and no IP address, and only by this one the kernel could tell for which of the
+// interfaces it is.
+func (d *Device) taken(ctx context.Context, ns *netdev.Namespace, ifName string, addrs []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
+	if !d.SharesMAC || !d.Probe.Enabled() {
+		return ns.Taken(ctx, ifName, addrs, d.Probe)
+	}
+	link, err := ns.Link(ifName)
+	if err != nil {
+		return nil, err
+	}
+	home, err := d.home(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	lower, err := home.Handle().LinkByIndex(link.Attrs().ParentIndex)
+	if err != nil {
+		return nil, fmt.Errorf("look up the parent of %s: %w", ifName, err)
+	}
+	return home.Taken(ctx, lower.Attrs().Name, addrs, d.Probe)
 }
