@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -34,6 +35,16 @@ type Chain struct {
 type link struct {
 	conf   *conf.Plugin
 	plugin cni.Plugin
+	ipam   cni.Plugin // the address plugin that an own plugin will look up; nil if it has none
+}
+
+// binary returns what a link executes: its plugin, or the address plugin of an own one.
+func (l *link) binary() (binary cni.Exec, own bool) {
+	binary, ok := l.plugin.(cni.Exec)
+	if !ok {
+		binary, ok = l.ipam.(cni.Exec)
+	}
+	return binary, !ok
 }
 
 // New finds the plugins of a network, and the address plugins of those that run in-process; nothing is run. The error
@@ -41,11 +52,8 @@ type link struct {
 func New(network *conf.Network, path []string, find cni.Lookup) (*Chain, error) {
 	c := Lenient(network, path, find)
 	for i, l := range c.links {
-		binary, ok := l.plugin.(cni.Exec)
-		if !ok && l.conf.IPAM != "" {
-			binary, ok = find(l.conf.IPAM).(cni.Exec)
-		}
-		if !ok {
+		binary, own := l.binary()
+		if own {
 			continue
 		}
 		if _, err := binary.Find(path); err != nil {
@@ -58,26 +66,31 @@ func New(network *conf.Network, path []string, find cni.Lookup) (*Chain, error) 
 // Lenient is New without looking for binaries.
 func Lenient(network *conf.Network, path []string, find cni.Lookup) *Chain {
 	c := &Chain{network: network, version: network.CNIVersion, path: path}
+	own := true
 	for i := range network.Plugins {
 		p := &network.Plugins[i]
-		c.links = append(c.links, link{p, find(p.Type)})
+		l := link{conf: p, plugin: find(p.Type)}
+		if p.IPAM != "" {
+			l.ipam = find(p.IPAM)
+		}
+		c.links = append(c.links, l)
+		_, binary := l.plugin.(cni.Exec)
+		own = own && !binary
 	}
 	// Own plugins speak every version, whatever the configuration says. 0.4.0 is the first that can check an
 	// attachment and pass the result of one without addresses.
-	if old, _ := version.GreaterThan("0.4.0", c.version); old && c.InProcess() {
+	if old, _ := version.GreaterThan("0.4.0", c.version); old && own {
 		c.version = "0.4.0"
 	}
 	return c
 }
 
-// InProcess says whether all plugins of the chain run in this process.
+// InProcess says whether all plugins of the chain run in this process, their address plugins included.
 func (c *Chain) InProcess() bool {
-	for _, l := range c.links {
-		if _, binary := l.plugin.(cni.Exec); binary {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.links, func(l link) bool {
+		_, own := l.binary()
+		return !own
+	})
 }
 
 // Add runs the chain and returns the result of its last plugin. If a plugin fails, it and those before it are undone

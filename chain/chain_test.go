@@ -214,6 +214,28 @@ func TestNewFindsMissingAddressPlugins(t *testing.T) {
 	wantCalls(t, &f.log)
 }
 
+func TestInProcess(t *testing.T) {
+	var f fakes
+	find := func(pluginType string) cni.Plugin {
+		if pluginType == "binary" {
+			return cni.Exec{Type: pluginType}
+		}
+		return f.find(pluginType)
+	}
+	for config, want := range map[string]bool{
+		`{"type":"one"}`:                                 true,
+		`{"type":"one","ipam":{"type":"two"}}`:           true,
+		`{"type":"binary"}`:                              false,
+		`{"plugins":[{"type":"one"},{"type":"binary"}]}`: false,
+		`{"type":"one","ipam":{"type":"binary"}}`:        false,
+		`{"type":"one","ipam":{}}`:                       true,
+	} {
+		if got := chain.Lenient(network(t, config), nil, find).InProcess(); got != want {
+			t.Errorf("%s: InProcess is %t, want %t", config, got, want)
+		}
+	}
+}
+
 func failOn(command string, err error) func(string) error {
 	return func(c string) error {
 		if c == command {
