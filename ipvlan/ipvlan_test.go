@@ -65,6 +65,7 @@ func TestRefused(t *testing.T) {
 		`"mode": "l4"`:                    {types.ErrUnsupportedField, `mode: found "l4", want one of l2, l3, l3s`},
 		`"flag": "passthru"`:              {types.ErrUnsupportedField, `flag: found "passthru", want one of bridge, private, vepa`},
 		`"mode": 2`:                       {types.ErrInvalidNetworkConfig, "mode: found number, want string"},
+		`"mode": "l3", "probe": true`:     {types.ErrInvalidNetworkConfig, `probe: it needs mode "l2", found "l3"`},
 		`"mtu": -1`:                       {types.ErrInvalidNetworkConfig, "mtu: -1 is negative"},
 		`"master": "absent0"`:             {types.ErrPluginNotAvailable, "master: no such parent interface: absent0"},
 		`"mac": "02:00:00:00:00:01"`:      {types.ErrUnsupportedField, "mac: 02:00:00:00:00:01 cannot be had"},
