@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"net/netip"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -42,7 +42,7 @@ type attachment struct {
 	port    netlink.Link
 	adopted bool             // an earlier plugin of the chain has made the port
 	result  *types100.Result // of this plugin; indexes count the interfaces of prevResult as well
-	pods    int              // index of the pod's interface in the result, or -1
+	inside  int              // index of the pod's interface in the result, or -1
 }
 
 // open reads a request and opens the namespaces. The caller closes.
@@ -103,9 +103,9 @@ func (a *attachment) connect(ctx context.Context) error {
 	if a.adopted || a.NoContainerInterface {
 		return nil
 	}
-	inside, err := a.pod.Link(a.req.IfName)
+	pod, err := a.pod.Link(a.req.IfName)
 	if err == nil {
-		err = a.pod.Handle().LinkSetUp(inside)
+		err = a.pod.Handle().LinkSetUp(pod)
 	}
 	if err != nil {
 		return fmt.Errorf("set %s up: %w", a.req.IfName, err)
@@ -133,7 +133,7 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	defer leave()
 	a.bridge = br
 	if a.adopted {
-		return a.adopt(ctx)
+		return a.adopt()
 	}
 	if a.port, err = a.createPort(); err != nil {
 		return err
@@ -145,52 +145,19 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	return a.connectPort(br, a.port)
 }
 
-// adopt connects a port that is there.
-func (a *attachment) adopt(ctx context.Context) error {
-	a.onError(ctx, "connect "+a.port.Attrs().Name, func(context.Context) error { return releaseAdopted(a.node, a.port.Attrs().Name) })
-	if a.port.Attrs().Alias == "" {
+// adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.
+func (a *attachment) adopt() error {
+	if a.port.Attrs().MasterIndex == a.bridge.Index {
+		return nil
+	}
+	mark := a.port.Attrs().Alias == ""
+	a.undo.Add("connect "+a.port.Attrs().Name, func() error { return disconnect(a.node, a.port, mark) })
+	if mark {
 		if err := a.node.Handle().LinkSetAlias(a.port, adoptedPrefix+a.owner.String()); err != nil {
 			return fmt.Errorf("mark %s: %w", a.port.Attrs().Name, err)
 		}
 	}
 	return a.connectPort(a.bridge, a.port)
-}
-
-// describe begins the result: "interfaces: An array of all interfaces created by the attachment, including any
-// host-level interfaces".
-func (a *attachment) describe() (err error) {
-	// Once more: the first port may have changed MTU and MAC address of a bridge that somebody else has made.
-	if a.bridge, err = a.findBridge(a.node); err != nil {
-		return err
-	}
-	a.result = &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
-	if a.prev != nil {
-		a.result.Interfaces = slices.Clone(a.prev.Interfaces)
-	}
-	a.result.Interfaces = append(a.result.Interfaces, &types100.Interface{
-		Name: a.bridge.Name, Mac: a.bridge.HardwareAddr.String(), Mtu: a.bridge.MTU,
-	})
-	if a.adopted {
-		a.pods = indexOf(a.prev, a.req.IfName)
-		return nil
-	}
-	port, err := a.node.Interface(a.port.Attrs().Name)
-	if err != nil {
-		return err
-	}
-	port.Sandbox = ""
-	inside, err := a.pod.Interface(a.req.IfName)
-	if err != nil {
-		return err
-	}
-	a.result.Interfaces = append(a.result.Interfaces, port, inside)
-	a.pods = len(a.result.Interfaces) - 1
-	return nil
-}
-
-// indexOf returns the index of the pod's interface in a result, or -1.
-func indexOf(res *types100.Result, ifName string) int {
-	return slices.IndexFunc(res.Interfaces, func(i *types100.Interface) bool { return i.Name == ifName && i.Sandbox != "" })
 }
 
 // checkSpoofing has packets dropped that the pod sends with another MAC address than its own.
@@ -222,10 +189,10 @@ func (a *attachment) podMAC(res *types100.Result) (net.HardwareAddr, error) {
 // address asks for addresses, or takes those that an earlier plugin has given to the interface that it has made.
 func (a *attachment) address(ctx context.Context) error {
 	if a.ipam.Configured() {
-		if a.pods < 0 {
+		if a.inside < 0 {
 			return stacked.Invalid("ipam", "found type %q, but prevResult has no interface %s that could have an address", a.IPAM.Type, a.req.IfName)
 		}
-		res, err := a.ipam.Add(ctx, a.req)
+		res, err := a.ipam.AddUnique(ctx, a.req, a.taken)
 		if err != nil {
 			return err
 		}
@@ -236,7 +203,7 @@ func (a *attachment) address(ctx context.Context) error {
 	}
 	for i, ip := range a.result.IPs {
 		ip = ip.Copy()
-		ip.Interface = types100.Int(a.pods)
+		ip.Interface = types100.Int(a.inside)
 		a.result.IPs[i] = ip
 	}
 	if !a.DNS.IsEmpty() {
@@ -245,27 +212,35 @@ func (a *attachment) address(ctx context.Context) error {
 	return a.chooseGateways(a.result)
 }
 
-// own returns the addresses of the pod's interface.
-func own(res *types100.Result, ifName string) []*types100.IPConfig {
-	ips, err := netdev.AddressesOf(ifName, res)
-	if err != nil {
-		return nil // those that refer to nothing are not for us
+// taken tells which addresses others have that the bridge connects.
+func (a *attachment) taken(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
+	if !a.Probe.Enabled() {
+		return nil, nil
 	}
-	return ips
+	if err := a.waitPort(ctx); err != nil {
+		return nil, err
+	}
+	return a.pod.Taken(ctx, a.req.IfName, addrs, a.Probe)
 }
 
-// configure gives the pod's interface its addresses and routes, and tells the neighbours. Packets can pass before: the
-// probes of duplicate address detection are among the first.
-func (a *attachment) configure(ctx context.Context) error {
-	if a.pods < 0 || a.NoContainerInterface {
+// waitPort returns when packets of the pod can pass. The carrier of a port that was adopted is its plugin's affair.
+func (a *attachment) waitPort(ctx context.Context) error {
+	if a.adopted {
 		return nil
 	}
-	if !a.adopted {
-		wait, cancel := context.WithTimeout(ctx, carrierPatience)
-		defer cancel()
-		if err := a.node.WaitCarrier(wait, a.port.Attrs().Name); err != nil {
-			return err
-		}
+	ctx, cancel := context.WithTimeout(ctx, carrierPatience)
+	defer cancel()
+	return a.node.WaitCarrier(ctx, a.port.Attrs().Name)
+}
+
+// configure gives the pod's interface its addresses and routes, and tells the neighbours. Packets must be able to pass
+// before: the probes of duplicate address detection are among the first.
+func (a *attachment) configure(ctx context.Context) error {
+	if a.inside < 0 || a.NoContainerInterface {
+		return nil
+	}
+	if err := a.waitPort(ctx); err != nil {
+		return err
 	}
 	if err := a.pod.Configure(ctx, a.req.IfName, a.result, a.options()); err != nil {
 		return err
@@ -274,7 +249,7 @@ func (a *attachment) configure(ctx context.Context) error {
 }
 
 func (a *attachment) options() netdev.Options {
-	return netdev.Options{UniqueAddresses: !a.DAD, SourceRouting: a.SourceRouting}
+	return netdev.Options{UniqueAddresses: !a.DAD || a.Probe.Enabled(), SourceRouting: a.SourceRouting}
 }
 
 // masquerade lets the pod reach what has no route to it.
@@ -292,26 +267,4 @@ func subnets(ips []*types100.IPConfig) (nets []*net.IPNet) {
 		nets = append(nets, &ip.Address)
 	}
 	return nets
-}
-
-// merged returns the result with prevResult. The interfaces of that keep their places, and so what refers to them.
-//
-// "it MUST handle `prevResult` by either passing it through, or modifying it appropriately"
-func (a *attachment) merged() *types100.Result {
-	if a.prev == nil {
-		return a.result
-	}
-	res := *a.result
-	res.IPs = nil
-	for _, ip := range a.prev.IPs {
-		if taken := a.adopted && a.pods >= 0 && ip.Interface != nil && *ip.Interface == a.pods; !taken || a.ipam.Configured() {
-			res.IPs = append(res.IPs, ip)
-		}
-	}
-	res.IPs = append(res.IPs, a.result.IPs...)
-	res.Routes = append(slices.Clone(a.prev.Routes), a.result.Routes...)
-	if res.DNS.IsEmpty() {
-		res.DNS = a.prev.DNS
-	}
-	return &res
 }

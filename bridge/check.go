@@ -116,7 +116,7 @@ func (a *attachment) checkPair(port netlink.Link) error {
 	if err != nil {
 		return nil // checkPod says so
 	}
-	if inside.Type() != "veth" || inside.Attrs().ParentIndex != port.Attrs().Index {
+	if !isPair(inside, port) {
 		return fmt.Errorf("interface %s is not the other end of port %s", a.req.IfName, port.Attrs().Name)
 	}
 	return nil

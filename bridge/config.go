@@ -8,30 +8,32 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
+	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/netdev/stacked"
 )
 
 // config is what the plugin reads of its configuration. README.md says what the keys mean.
 type config struct {
-	Network              string    `json:"name"`
-	Bridge               string    `json:"bridge"`
-	IsGateway            bool      `json:"isGateway"`
-	IsDefaultGateway     bool      `json:"isDefaultGateway"`
-	ForceAddress         bool      `json:"forceAddress"`
-	IPMasq               bool      `json:"ipMasq"`
-	IPMasqBackend        string    `json:"ipMasqBackend"`
-	MTU                  int       `json:"mtu"`
-	Hairpin              bool      `json:"hairpinMode"`
-	Promisc              bool      `json:"promiscMode"`
-	VLAN                 int       `json:"vlan"`
-	VLANTrunk            []trunk   `json:"vlanTrunk"`
-	PreserveDefaultVLAN  bool      `json:"preserveDefaultVlan"`
-	MACSpoofCheck        bool      `json:"macspoofchk"`
-	DAD                  bool      `json:"enabledad"`
-	NoContainerInterface bool      `json:"disableContainerInterface"`
-	PortIsolation        bool      `json:"portIsolation"`
-	SourceRouting        bool      `json:"sourceRouting"`
-	DNS                  types.DNS `json:"dns"`
+	Network              string       `json:"name"`
+	Bridge               string       `json:"bridge"`
+	IsGateway            bool         `json:"isGateway"`
+	IsDefaultGateway     bool         `json:"isDefaultGateway"`
+	ForceAddress         bool         `json:"forceAddress"`
+	IPMasq               bool         `json:"ipMasq"`
+	IPMasqBackend        string       `json:"ipMasqBackend"`
+	MTU                  int          `json:"mtu"`
+	Hairpin              bool         `json:"hairpinMode"`
+	Promisc              bool         `json:"promiscMode"`
+	VLAN                 int          `json:"vlan"`
+	VLANTrunk            []trunk      `json:"vlanTrunk"`
+	PreserveDefaultVLAN  bool         `json:"preserveDefaultVlan"`
+	MACSpoofCheck        bool         `json:"macspoofchk"`
+	DAD                  bool         `json:"enabledad"`
+	NoContainerInterface bool         `json:"disableContainerInterface"`
+	PortIsolation        bool         `json:"portIsolation"`
+	SourceRouting        bool         `json:"sourceRouting"`
+	Probe                netdev.Probe `json:"probe"`
+	DNS                  types.DNS    `json:"dns"`
 	IPAM                 struct {
 		Type string `json:"type"`
 	} `json:"ipam"`

@@ -5,9 +5,11 @@ package bridge
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/ipam"
@@ -73,17 +75,13 @@ func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
 	return errors.Join(errs...)
 }
 
-// GC implements [cni.Plugin].
+// GC implements [cni.Plugin]. As Del, it looks at as little of the configuration as it can.
 func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
-	conf, err := parse(req.Config)
-	if err != nil {
-		return err
+	conf, invalid := decode(req.Config)
+	if conf.Network == "" {
+		return errors.Join(invalid, stacked.Invalid("name", "it is missing"))
 	}
 	valid, err := cni.ValidAttachments(req.Config)
-	if err != nil {
-		return err
-	}
-	delegate, err := ipam.For(req.Config, p.Find)
 	if err != nil {
 		return err
 	}
@@ -92,7 +90,9 @@ func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
 		return err
 	}
 	defer node.Close()
+	delegate, err := ipam.For(req.Config, p.Find)
 	return errors.Join(
+		err,
 		deleteStalePorts(node, nft.Stale(conf.Network, valid)),
 		nft.In(node).GC(ctx, conf.Network, valid),
 		conf.tidyVLANGateway(ctx, node),
@@ -149,10 +149,39 @@ func (c *config) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Reques
 	if err != nil || port == nil {
 		return err
 	}
-	if port.Type() == "veth" && port.Attrs().Alias == "" {
-		return deleteLink(node, port) // made by the reference plugin
+	switch alias := port.Attrs().Alias; {
+	case strings.HasPrefix(alias, adoptedPrefix):
+		return disconnect(node, port, true)
+	case alias == "":
+		return deleteReferencePort(node, port, req)
 	}
-	return releaseAdopted(node, port.Attrs().Name)
+	return nil // it goes with the plugin that has made it
+}
+
+// deleteReferencePort deletes a port that the reference plugin has made: one whose other end is the pod's interface.
+func deleteReferencePort(node *netdev.Namespace, port netlink.Link, req *cni.Request) error {
+	pod, err := netdev.Open(req.Netns)
+	if errors.Is(err, netdev.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	inside, err := pod.Link(req.IfName)
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && !isPair(inside, port) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return deleteLink(node, port)
+}
+
+// isPair tells whether links of two namespaces are the ends of one pair.
+func isPair(a, b netlink.Link) bool {
+	return a.Type() == "veth" && b.Type() == "veth" &&
+		a.Attrs().ParentIndex == b.Attrs().Index && b.Attrs().ParentIndex == a.Attrs().Index
 }
 
 // forgetSourceRouting removes the rules that lead to the routing table of the pod's interface, which has gone.

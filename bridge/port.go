@@ -177,17 +177,14 @@ func (c *config) adopted(node *netdev.Namespace, prev *types100.Result) (port ne
 	return port, nil
 }
 
-// releaseAdopted takes a port from its bridge, and leaves it to the plugin that has made it.
-func releaseAdopted(node *netdev.Namespace, name string) error {
-	port, err := node.Link(name)
-	if err == nil {
-		err = node.Handle().LinkSetNoMaster(port)
-	}
-	if err == nil && strings.HasPrefix(port.Attrs().Alias, adoptedPrefix) {
+// disconnect takes a port from its bridge, and the mark from it.
+func disconnect(node *netdev.Namespace, port netlink.Link, marked bool) error {
+	err := node.Handle().LinkSetNoMaster(port)
+	if err == nil && marked {
 		err = node.Handle().LinkSetAlias(port, "")
 	}
-	if err != nil && !errors.Is(err, netdev.ErrNotFound) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("disconnect %s: %w", name, err)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("disconnect %s: %w", port.Attrs().Name, err)
 	}
 	return nil
 }

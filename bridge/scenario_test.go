@@ -294,6 +294,24 @@ func TestDelWithAnInvalidConfiguration(t *testing.T) {
 	w.noRules()
 }
 
+// What a killed ADD left of the same attachment, in a namespace that is still there, makes place.
+func TestLeftoverOfTheSameAttachment(t *testing.T) {
+	w := newWorld(t)
+	for _, alias := range []bool{true, false} {
+		before, p := w.attached(""), w.pod("")
+		if !alias {
+			must(t, w.node.Handle().LinkSetAlias(before.port(), ""))
+		}
+		p.req.ContainerID = before.req.ContainerID
+		must(t, p.add())
+		must(t, p.check())
+		if links := before.ns.Links(t); len(links) != 0 {
+			t.Errorf("the namespace of before has %v", links)
+		}
+		must(t, p.del())
+	}
+}
+
 // failing is an IPAM plugin that fails at the verbs of its name, and otherwise hands out an address.
 type failing struct {
 	cni.Plugin
@@ -398,6 +416,17 @@ func TestDuplicateAddressDetection(t *testing.T) {
 	w.pod(`"enabledad": true, `+fixed("2001:db8::5/64")).refused(0, "2001:db8::5/64 is in use by another host")
 }
 
+func TestProbe(t *testing.T) {
+	w := newWorld(t)
+	w.attached(fixed("10.88.0.2/24"))
+	other := w.attached(`"probe": true, "enabledad": true, ` + hostLocal(subnet4, subnet6))
+	if got := other.address(true); got != "10.88.0.3" {
+		t.Errorf("the pod has got %s, want 10.88.0.3: another one has 10.88.0.2", got)
+	}
+	w.pod(`"probe": true, `+fixed("10.88.0.2/24")).refused(types.ErrTryAgainLater, "address 10.88.0.2 is in use by ")
+	w.pod(`"probe": {"count": 11}`).refused(types.ErrInvalidNetworkConfig, "probe.count: found 11, want 1 to 10")
+}
+
 func TestSourceRoutingGoesWithTheInterface(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
@@ -498,6 +527,23 @@ func TestAdoptedPair(t *testing.T) {
 	must(t, p.del())
 	w.noRules()
 	must(t, w.node.Handle().LinkDel(veth)) // DEL has left it to the other plugin
+}
+
+// Pods that the reference plugin has attached are deleted by this one after an upgrade.
+func TestDelOfWhatTheReferenceMade(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod(hostLocal(subnet4))
+	w.plugin = cni.Exec{Type: "bridge"}
+	must(t, p.add())
+	w.plugin = plugin
+	must(t, p.check())
+	must(t, p.del())
+	if links := p.ns.Links(t); len(links) != 0 {
+		t.Errorf("DEL left %v", links)
+	}
+	if left := w.reservations(); len(left) != 0 {
+		t.Errorf("reserved: %v", left)
+	}
 }
 
 func TestTwoInterfacesToAdopt(t *testing.T) {
