@@ -10,9 +10,11 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -132,8 +134,13 @@ func read(path string) (*Record, error) {
 		return nil, err
 	}
 	r := new(Record)
-	if err := json.Unmarshal(b, r); err != nil {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
+	if err := d.Decode(r); err != nil {
 		return nil, &CorruptError{path, err}
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, &CorruptError{path, errors.New("something follows the record")}
 	}
 	if r.Version > version {
 		return nil, fmt.Errorf("read record %s: its version %d was written by a newer Braid (this one knows %d)", path, r.Version, version)

@@ -2,7 +2,9 @@ package journal_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -186,6 +188,62 @@ func TestLockSerializesOneContainerOnly(t *testing.T) {
 	defer all()
 	if _, err := j.Lock(over, "c3"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Lock during LockAll: %v", err)
+	}
+}
+
+// TestLockAllGetsItsTurn: on a busy node there is no moment without a Lock.
+func TestLockAllGetsItsTurn(t *testing.T) {
+	j, _ := open(t)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	held, err := j.Lock(over, "c0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(chan error)
+	go func() {
+		unlock, err := j.LockAll(context.Background())
+		if err == nil {
+			unlock()
+		}
+		all <- err
+	}()
+	for i := 0; ; i++ {
+		if i == 2000 {
+			t.Error("others come before LockAll for ever")
+			break
+		}
+		next, err := j.Lock(over, fmt.Sprint("c", i+1))
+		if errors.Is(err, context.Canceled) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		held()
+		held = next
+	}
+	held()
+	if err := <-all; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNumbersSurvive: DEL asks the plugins for what ADD asked them for, to the last digit.
+func TestNumbersSurvive(t *testing.T) {
+	j, _ := open(t)
+	r := record(t, "c1")
+	r.Attachments[0].Capabilities = map[string]any{"bandwidth": map[string]any{"ingressRate": uint64(1<<60 + 1)}}
+	if err := j.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	got, err := j.Get("c1", "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(got.Attachments[0].Capabilities)
+	if want := `{"bandwidth":{"ingressRate":1152921504606846977}}`; err != nil || string(b) != want {
+		t.Errorf("found %s, %v, want %s", b, err, want)
 	}
 }
 

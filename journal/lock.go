@@ -22,29 +22,43 @@ import (
 func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), err error) {
 	h := fnv.New64a()
 	io.WriteString(h, containerID)
-	return j.lock(ctx, int64(h.Sum64()>>2), 1, "container "+containerID)
+	own := flock(unix.F_WRLCK, int64(h.Sum64()>>2)+1, 1)
+	return j.lock(ctx, "container "+containerID, func(f *os.File) error {
+		if err := set(f, flock(unix.F_RDLCK, gate, 1)); err != nil {
+			return err
+		}
+		return errors.Join(set(f, own), set(f, flock(unix.F_UNLCK, gate, 1)))
+	})
 }
 
-// LockAll waits for every Lock to end and keeps others from beginning.
+// LockAll waits for every Lock to end and keeps others from beginning: as soon as it waits, so that it gets its turn on a
+// node where there is always one.
 //
 // The specification (section 3): "The container runtime must ensure that no add or delete operations are in progress
 // before executing gc, and must wait for gc to complete before issuing new add or delete commands."
 func (j *Journal) LockAll(ctx context.Context) (unlock func(), err error) {
-	return j.lock(ctx, 0, 0, "all containers")
+	return j.lock(ctx, "all containers", func(f *os.File) error {
+		if err := set(f, flock(unix.F_WRLCK, gate, 1)); err != nil {
+			return err
+		}
+		return set(f, flock(unix.F_WRLCK, 0, 0))
+	})
 }
 
-// lock takes a range of one file: a byte stands for a container (two whose hashes meet only wait for each other), the
-// whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
+// gate is the byte that each Lock has to pass, and that LockAll keeps while it waits for the others.
+const gate = 0
+
+// lock tries to take ranges of one file: a byte stands for a container (two whose hashes meet only wait for each other),
+// the whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
 // description locks belong to the descriptor, not to the process, so they hold between goroutines as well.
-func (j *Journal) lock(ctx context.Context, start, length int64, what string) (unlock func(), err error) {
+func (j *Journal) lock(ctx context.Context, what string, try func(*os.File) error) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
-	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: start, Len: length}
 	// F_OFD_SETLKW could not be ended by ctx, so ask again; somebody else at work on the same container is rare.
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk)
+		err := try(f)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
@@ -60,3 +74,10 @@ func (j *Journal) lock(ctx context.Context, start, length int64, what string) (u
 		}
 	}
 }
+
+func flock(kind int16, start, length int64) *unix.Flock_t {
+	return &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: start, Len: length}
+}
+
+// set takes or gives back a range, without waiting.
+func set(f *os.File, lk *unix.Flock_t) error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, lk) }
