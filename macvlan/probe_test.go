@@ -66,6 +66,19 @@ func TestProbeFindsFixedAddressTaken(t *testing.T) {
 	}
 }
 
+// The node cannot answer: its kernel lets no packets pass between the parent and the pod.
+func TestProbeFindsAddressOfNode(t *testing.T) {
+	for _, address := range []string{"192.0.2.9/24", "2001:db8::9/64"} {
+		t.Run(address, func(t *testing.T) {
+			w := newWorld(t, quick+fixed(address))
+			w.node.Address(t, w.nic.Name, address)
+			mac := w.node.Link(t, w.nic.Name).Attrs().HardwareAddr.String()
+			addr, _, _ := strings.Cut(address, "/")
+			w.refused(types.ErrTryAgainLater, "address "+addr+" is in use by "+mac)
+		})
+	}
+}
+
 func TestProbeFindsPoolTaken(t *testing.T) {
 	ipam, dir := pool(t)
 	w := newWorld(t, quick+ipam)

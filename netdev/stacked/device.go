@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -170,12 +171,14 @@ func (d *Device) addresses(ctx context.Context, ns *netdev.Namespace, prev *type
 	return own, nil
 }
 
-// taken tells which addresses others on the link have. Where the parent has the MAC of the interface it asks: an answer
-// to a probe is addressed to the MAC and no IP address, and only by this one the kernel could tell for which of the
-// interfaces it is.
+// taken tells which addresses others on the link have. The node itself is one, but the kernel lets no packets pass
+// between a parent and what is stacked on it, so it is not asked.
+//
+// Where the parent has the MAC of the interface, the parent asks: an answer to an ARP probe is for a MAC and for no IP
+// address, and only by that the kernel could tell which of the interfaces it is for.
 func (d *Device) taken(ctx context.Context, ns *netdev.Namespace, ifName string, addrs []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
-	if !d.SharesMAC || !d.Probe.Enabled() {
-		return ns.Taken(ctx, ifName, addrs, d.Probe)
+	if !d.Probe.Enabled() {
+		return nil, nil
 	}
 	link, err := ns.Link(ifName)
 	if err != nil {
@@ -190,5 +193,26 @@ func (d *Device) taken(ctx context.Context, ns *netdev.Namespace, ifName string,
 	if err != nil {
 		return nil, fmt.Errorf("look up the parent of %s: %w", ifName, err)
 	}
-	return home.Taken(ctx, lower.Attrs().Name, addrs, d.Probe)
+	if own, err := addressesOf(home, lower, addrs); err != nil || len(own) > 0 {
+		return own, err
+	}
+	if d.SharesMAC {
+		return home.Taken(ctx, lower.Attrs().Name, addrs, d.Probe)
+	}
+	return ns.Taken(ctx, ifName, addrs, d.Probe)
+}
+
+// addressesOf returns those of the addresses that a parent has.
+func addressesOf(home *netdev.Namespace, parent netlink.Link, among []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
+	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return home.Handle().AddrList(parent, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", parent.Attrs().Name, err)
+	}
+	found := map[netip.Addr]net.HardwareAddr{}
+	for _, h := range have {
+		if addr, ok := netip.AddrFromSlice(h.IP); ok && slices.Contains(among, addr.Unmap()) {
+			found[addr.Unmap()] = parent.Attrs().HardwareAddr
+		}
+	}
+	return found, nil
 }
