@@ -102,6 +102,18 @@ func TestChainedDefaultRoute(t *testing.T) {
 	}
 }
 
+// TestDefaultRouteBesideAnAttachmentWithoutInterface: not every plugin makes an interface of the requested name.
+func TestDefaultRouteBesideAnAttachmentWithoutInterface(t *testing.T) {
+	w := newWorld(t)
+	w.answer.Annotations[conf.AnnotationNetworks] = `[{"name":"one","default-route":[]}]`
+	d := w.delegator()
+	own := d.Own(nil)
+	own["fake-one"] = &routed{w: w, Plugin: own["fake-one"]}
+	if _, err := d.Add(t.Context(), w.request("")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // routed is a plugin that makes an interface with a default route.
 type routed struct {
 	cni.Plugin

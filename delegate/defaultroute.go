@@ -1,6 +1,7 @@
 package delegate
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -71,7 +72,8 @@ func keepDefaultRoutes(ns *netdev.Namespace, own *journal.Attachment, attachment
 		if other == own {
 			continue
 		}
-		if err := ns.DeleteDefaultRoutes(other.IfName, int(family)); err != nil {
+		err := ns.DeleteDefaultRoutes(other.IfName, int(family))
+		if err != nil && !errors.Is(err, netdev.ErrNotFound) { // not every plugin makes that interface
 			return err
 		}
 		dropDefaultRoutes(other.Result, family)

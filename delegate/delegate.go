@@ -77,10 +77,8 @@ func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
 	for _, key := range c.Ignored {
 		log.Warn("key has no effect", "key", key)
 	}
-	path := slices.Clone(req.Path)
-	if !slices.Contains(path, c.BinDir) {
-		path = slices.Insert(path, 0, c.BinDir)
-	}
+	elsewhere := slices.DeleteFunc(slices.Clone(req.Path), func(dir string) bool { return dir == c.BinDir })
+	path := slices.Insert(elsewhere, 0, c.BinDir)
 	k := &call{Delegator: d, req: req, conf: c, journal: j, path: path, log: log}
 	k.own = d.Own(k.find)
 	return k, nil

@@ -333,6 +333,25 @@ func TestExecIsForAddressPluginsToo(t *testing.T) {
 	}
 }
 
+// TestBinDirComesFirst: as it does with Multus.
+func TestBinDirComesFirst(t *testing.T) {
+	w := newWorld(t)
+	w.answer.Annotations = nil
+	var got []string
+	w.on = func(_, _ string, req *cni.Request) error {
+		got = req.Path
+		return nil
+	}
+	req := w.request(`,"binDir":"/b"`)
+	req.Path = []string{"/a", "/b", "/c"}
+	if _, err := w.delegator().Add(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/b", "/a", "/c"}; !slices.Equal(got, want) {
+		t.Errorf("CNI_PATH is %q, want %q", got, want)
+	}
+}
+
 // TestPanicLeavesNothing: attachments are made by goroutines of their own, where a panic would end the process.
 func TestPanicLeavesNothing(t *testing.T) {
 	w := newWorld(t)
