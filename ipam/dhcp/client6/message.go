@@ -74,23 +74,25 @@ func decode(m *dhcpv6.Message, iaid [4]byte) (*lease.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range ia.Options.Addresses() {
-		if err := verdict(a.Options.Status(), server); err != nil {
-			return nil, err
-		}
-		addr, _ := netip.AddrFromSlice(a.IPv6Addr)
-		switch {
-		case !addr.Is6() || !addr.IsGlobalUnicast() || addr.Is4In6():
-			return nil, fmt.Errorf("the DHCPv6 server %x offers %s, which cannot be the address of a host", server, addr)
-		case a.ValidLifetime == 0:
-			return nil, fmt.Errorf("%w: the DHCPv6 server %x says that %s is not valid", lease.ErrRefused, server, addr)
-		case a.ValidLifetime < minTime || a.PreferredLifetime > a.ValidLifetime:
-			return nil, fmt.Errorf("the DHCPv6 server %x offers %s for %s, preferred for %s",
-				server, addr, a.ValidLifetime, a.PreferredLifetime)
-		}
-		return newLease(m, ia, a, addr, server), nil
+	addresses := ia.Options.Addresses()
+	if len(addresses) == 0 {
+		return nil, fmt.Errorf("the DHCPv6 server %x offers no address", server)
 	}
-	return nil, fmt.Errorf("the DHCPv6 server %x offers no address", server)
+	a := addresses[0] // one was asked for
+	if err := verdict(a.Options.Status(), server); err != nil {
+		return nil, err
+	}
+	addr, _ := netip.AddrFromSlice(a.IPv6Addr)
+	switch {
+	case !addr.Is6() || !addr.IsGlobalUnicast() || addr.Is4In6():
+		return nil, fmt.Errorf("the DHCPv6 server %x offers %s, which cannot be the address of a host", server, addr)
+	case a.ValidLifetime == 0:
+		return nil, fmt.Errorf("%w: the DHCPv6 server %x says that %s is not valid", lease.ErrRefused, server, addr)
+	case a.ValidLifetime < minTime || a.PreferredLifetime > a.ValidLifetime:
+		return nil, fmt.Errorf("the DHCPv6 server %x offers %s for %s, preferred for %s",
+			server, addr, a.ValidLifetime, a.PreferredLifetime)
+	}
+	return newLease(m, ia, a, addr, server), nil
 }
 
 // identity finds the association of the client, and no error in it.
