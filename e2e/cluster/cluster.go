@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,7 +32,7 @@ type Cluster struct {
 	pki       *pki
 	URL       string
 	admin     *http.Client
-	apiServer *exec.Cmd
+	apiServer *process
 	etcdURL   string
 }
 
@@ -95,33 +96,47 @@ func (c *Cluster) StartAPIServer() {
 }
 
 // StopAPIServer ends the API server. Connections to it are refused until it is started again.
-func (c *Cluster) StopAPIServer() { c.stop(c.apiServer) }
+func (c *Cluster) StopAPIServer() { c.apiServer.stop(syscall.SIGTERM) }
 
-// start runs a program until the test ends.
-func (c *Cluster) start(name string, args ...string) *exec.Cmd {
+// A process runs until it is stopped, the test ends, or the test is killed.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+}
+
+func (c *Cluster) start(name string, args ...string) *process {
 	c.t.Helper()
 	log, err := os.OpenFile(filepath.Join(c.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(c.bin, name), args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	p := &process{cmd: exec.Command(filepath.Join(c.bin, name), args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		defer close(p.done)
+		runtime.LockOSThread() // the kernel takes the death of this thread for that of the test
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // its status is that of a program that was told to end
+		}
+	}()
+	if err := <-started; err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { c.stop(cmd) })
-	return cmd
+	c.t.Cleanup(func() { p.stop(syscall.SIGKILL) }) // what it has written goes with it
+	return p
 }
 
-func (c *Cluster) stop(cmd *exec.Cmd) {
-	if cmd.ProcessState != nil {
-		return // it ended before
-	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+// stop ends a process and waits for its end.
+func (p *process) stop(signal syscall.Signal) {
+	_ = p.cmd.Process.Signal(signal) // fails if it has ended
+	kill := time.AfterFunc(10*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer kill.Stop()
-	cmd.Wait() // its status is that of a program that was told to end
+	<-p.done
 }
 
 func (c *Cluster) log(name string) string {
