@@ -53,6 +53,9 @@ func hasNeighbours(link netlink.Link) bool {
 // takes the kernel an RCU grace period: ten milliseconds and more.
 func (ns *Namespace) announceIPv4(link netlink.Link, ip net.IP) error {
 	err := ns.handle.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: ip.To4(), Flags: netlink.NTF_USE})
+	if errors.Is(err, unix.ENOBUFS) {
+		return nil // the table of neighbours, which all namespaces share, is full: no reason to have no network
+	}
 	if err != nil {
 		return fmt.Errorf("announce %s on %s: %w", ip, link.Attrs().Name, err)
 	}

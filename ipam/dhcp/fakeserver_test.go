@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/vishvananda/netlink"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,12 +19,11 @@ import (
 // its own and remembers it.
 type fakeServer struct {
 	w    *world
-	port int
 	id   netip.Addr
 	conn net.PacketConn
-	// unicast answers go to the client's MAC only, by a neighbour entry, as real servers send them.
-	unicast bool
-	done    chan struct{}
+	// raw, if it is set, sends answers to the client's MAC only, as real servers do.
+	raw  net.PacketConn
+	done chan struct{}
 
 	mu      sync.Mutex
 	seen    []seen
@@ -45,7 +45,7 @@ type seen struct {
 func (w *world) server(options ...dhcpv4.Option) *fakeServer {
 	w.Helper()
 	s := &fakeServer{
-		w: w, port: w.lan.Link(w, w.nic.Port).Attrs().Index, id: netip.MustParseAddr(lanAddress), done: make(chan struct{}),
+		w: w, id: netip.MustParseAddr(lanAddress), done: make(chan struct{}),
 		given: map[string]netip.Addr{}, next: netip.MustParseAddr("192.0.2.100"), lease: time.Hour,
 		options: append([]dhcpv4.Option{dhcpv4.OptSubnetMask(net.CIDRMask(24, 32))}, options...),
 	}
@@ -88,26 +88,27 @@ func (s *fakeServer) run() {
 			continue
 		}
 		for _, answer := range s.serve(question, from.(*net.UDPAddr).AddrPort()) {
-			to := net.IPv4bcast
+			conn, to := s.conn, net.IPv4bcast
 			switch {
 			case !question.ClientIPAddr.IsUnspecified():
 				to = question.ClientIPAddr
-			case s.unicast:
+			case s.raw != nil:
 				to = answer.YourIPAddr
-				s.neighbour(answer)
+				conn = nclient4.NewBroadcastUDPConn(toMAC{s.raw, question.ClientHWAddr}, &net.UDPAddr{IP: s.id.AsSlice(), Port: 67})
 			}
-			_, _ = s.conn.WriteTo(answer.ToBytes(), &net.UDPAddr{IP: to, Port: 68})
+			_, _ = conn.WriteTo(answer.ToBytes(), &net.UDPAddr{IP: to, Port: 68})
 		}
 	}
 }
 
-func (s *fakeServer) neighbour(answer *dhcpv4.DHCPv4) {
-	err := s.w.lan.Handle().NeighSet(&netlink.Neigh{
-		LinkIndex: s.port, IP: answer.YourIPAddr, HardwareAddr: answer.ClientHWAddr, State: netlink.NUD_STALE,
-	})
-	if err != nil {
-		s.w.Errorf("set a neighbour: %v", err)
-	}
+// toMAC sends to one neighbour what would be sent to all.
+type toMAC struct {
+	net.PacketConn
+	mac net.HardwareAddr
+}
+
+func (c toMAC) WriteTo(b []byte, _ net.Addr) (int, error) {
+	return c.PacketConn.WriteTo(b, &packet.Addr{HardwareAddr: c.mac})
 }
 
 func (s *fakeServer) serve(question *dhcpv4.DHCPv4, from netip.AddrPort) []*dhcpv4.DHCPv4 {
@@ -143,6 +144,19 @@ func (s *fakeServer) serve(question *dhcpv4.DHCPv4, from netip.AddrPort) []*dhcp
 		return s.answer(question, answer)
 	}
 	return []*dhcpv4.DHCPv4{answer}
+}
+
+// answerByUnicast makes the server do so.
+func (s *fakeServer) answerByUnicast() {
+	var raw *packet.Conn
+	var err error
+	port := s.w.lan.Link(s.w, s.w.nic.Port).Attrs().Index
+	s.w.lan.Do(s.w, func() { raw, err = packet.Listen(&net.Interface{Index: port}, packet.Datagram, unix.ETH_P_IP, nil) })
+	if err != nil {
+		s.w.Fatal(err)
+	}
+	s.w.Cleanup(func() { _ = raw.Close() })
+	s.set(func(s *fakeServer) { s.raw = raw })
 }
 
 // set changes what the server does.

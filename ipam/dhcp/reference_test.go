@@ -42,8 +42,8 @@ func TestReference(t *testing.T) {
 			w := newWorld(t)
 			s := w.server(c.options...)
 			id := nettest.Name("pod-")
-			daemon, ref := w.reference(t)
-			want := w.outcome(t, ref, c.keys, id, daemon)
+			daemon := w.reference()
+			want := w.outcome(t, cni.Exec{Type: "macvlan"}, c.keys, id, daemon)
 			w.keeper()
 			got := w.outcome(t, plugin, c.keys, id, w.socket)
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -65,21 +65,21 @@ func TestReference(t *testing.T) {
 }
 
 // reference starts the daemon of the reference, and returns its socket.
-func (w *world) reference(t *testing.T) (socket string, ref cni.Plugin) {
-	t.Helper()
-	dir := refplugins.Dir(t)
+func (w *world) reference() (socket string) {
+	w.Helper()
+	dir := refplugins.Dir(w)
 	socket = filepath.Join(filepath.Dir(w.socket), "ref.sock")
 	cmd := exec.Command(filepath.Join(dir, "dhcp"), "daemon", "-socketpath", socket)
 	cmd.Stderr = w.Output()
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		w.Fatal(err)
 	}
-	t.Cleanup(func() {
+	w.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
 	w.eventually("the daemon listens", func() bool { _, err := os.Stat(socket); return err == nil })
-	return socket, cni.Exec{Type: "macvlan"}
+	return socket
 }
 
 // An outcome of an ADD is what can be compared.

@@ -29,12 +29,13 @@ func TestManyLeases(t *testing.T) {
 	// T1 is far away; every server of a node with that many pods would see to that.
 	s := w.server()
 	s.set(func(s *fakeServer) {
-		s.unicast, s.next = true, netip.MustParseAddr("198.18.0.1")
+		s.next = netip.MustParseAddr("198.18.0.1")
 		s.options = append(s.options, dhcpv4.OptSubnetMask([]byte{255, 255, 0, 0}))
 	})
 	if err := w.lan.Handle().RouteAdd(&netlink.Route{LinkIndex: w.lan.Link(t, w.nic.Port).Attrs().Index, Dst: cidr(t, "198.18.0.0/16")}); err != nil {
 		t.Fatal(err)
 	}
+	s.answerByUnicast()
 	before := usageOf(t, pid)
 	p := w.pod("")
 	w.interfaces(p, count)

@@ -2,6 +2,7 @@ package client4
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/insomniacslk/dhcp/rfc1035label"
+	"github.com/mdlayher/arp"
 
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
 )
@@ -186,4 +189,31 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Frames with lengths that lie.
+func FuzzFrame(f *testing.F) {
+	f.Add([]byte{0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 255, 255, 255, 255, 0, 67, 0, 68, 0, 10, 0, 0, 1, 2})
+	f.Add([]byte{0x4f, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0})
+	f.Fuzz(func(_ *testing.T, frame []byte) {
+		conn := nclient4.NewBroadcastUDPConn(&frames{list: [][]byte{frame}}, &net.UDPAddr{Port: clientPort})
+		_, _, _ = conn.ReadFrom(make([]byte, maxMessage))
+		var p arp.Packet
+		_ = p.UnmarshalBinary(frame)
+	})
+}
+
+// frames is what a packet socket would receive.
+type frames struct {
+	net.PacketConn
+	list [][]byte
+}
+
+func (f *frames) ReadFrom(b []byte) (int, net.Addr, error) {
+	if len(f.list) == 0 {
+		return 0, nil, io.EOF
+	}
+	n := copy(b, f.list[0])
+	f.list = f.list[1:]
+	return n, nil, nil
 }

@@ -49,7 +49,7 @@ func (s *session) resolve(ctx context.Context, source, neighbour netip.Addr) (ne
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer dispose(conn)
 	for range 3 {
 		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: ethernet.Broadcast}); err != nil {
 			return nil, fmt.Errorf("send an ARP request: %w", err)

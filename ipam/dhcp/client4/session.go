@@ -89,9 +89,13 @@ func (s *session) listen(protocol int, filter []bpf.RawInstruction) (conn *packe
 }
 
 func (s *session) close() {
-	_ = s.conn.Close()
+	dispose(s.conn)
 	_ = s.ns.Close()
 }
+
+// dispose closes a packet socket. The kernel takes an RCU grace period for that, tens of milliseconds, and nobody has
+// to wait for it.
+func dispose(conn *packet.Conn) { go func() { _ = conn.Close() }() }
 
 // send sends one message.
 func (s *session) send(m *dhcpv4.DHCPv4, to destination) error {
