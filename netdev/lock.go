@@ -2,10 +2,11 @@ package netdev
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/flock"
 )
 
 // LockExclusive takes the lock of the namespace, and returns how to give it back. It serializes, among all processes of Braid,
@@ -29,39 +30,8 @@ func (ns *Namespace) flock(ctx context.Context, how int) (unlock func(), err err
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of %s: %w", ns.path, err)
 	}
-	unlock = func() { _ = unix.Close(fd) }
-	if err = unix.Flock(fd, how|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		if err = ctx.Err(); err == nil {
-			return ns.waitLock(ctx, fd, how, unlock)
-		}
-	}
-	if err != nil {
-		unlock()
+	if err := flock.Lock(ctx, fd, how); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", ns.path, err)
 	}
-	return unlock, nil
-}
-
-// waitLock waits in the kernel, where nothing but a signal to the thread can reach it. If the context ends first, the
-// lock is given back as soon as it has been got.
-func (ns *Namespace) waitLock(ctx context.Context, fd, how int, unlock func()) (func(), error) {
-	locked := make(chan error, 1)
-	go func() {
-		err := unix.Flock(fd, how)
-		for errors.Is(err, unix.EINTR) {
-			err = unix.Flock(fd, how)
-		}
-		locked <- err
-	}()
-	select {
-	case err := <-locked:
-		if err != nil {
-			unlock()
-			return nil, fmt.Errorf("lock %s: %w", ns.path, err)
-		}
-		return unlock, nil
-	case <-ctx.Done():
-		go func() { <-locked; unlock() }()
-		return nil, fmt.Errorf("wait for the lock of %s: %w", ns.path, context.Cause(ctx))
-	}
+	return func() { _ = unix.Close(fd) }, nil
 }

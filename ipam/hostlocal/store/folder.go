@@ -165,7 +165,7 @@ func (d folder) lock(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, d.failed("open", lockName, err)
 	}
-	if err := flock.Lock(ctx, fd); err != nil {
+	if err := flock.Lock(ctx, fd, unix.LOCK_EX); err != nil {
 		return nil, d.failed("lock", lockName, err)
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(d.path, lockName)), nil

@@ -129,7 +129,7 @@ func TestFollowsTheFolder(t *testing.T) {
 		return Owner{fmt.Sprintf("c%d", random.IntN(9)), []string{"", "eth0", "net1"}[random.IntN(3)]}
 	}
 	use(t, dir, func(*Store) {})
-	for step := range 600 {
+	for step := range 300 {
 		a, o := pick(), owner()
 		switch random.IntN(5) {
 		case 0:
