@@ -115,7 +115,7 @@ func (a *attachment) connect(ctx context.Context) error {
 
 // plug connects the port to the bridge, both of which it makes if need be.
 func (a *attachment) plug(ctx context.Context) (err error) {
-	if a.port, err = a.config.adopted(a.node, a.prev); err != nil {
+	if a.port, err = a.findAdopted(a.node, a.prev); err != nil {
 		return err
 	}
 	a.adopted = a.port != nil

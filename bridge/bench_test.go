@@ -25,7 +25,7 @@ func BenchmarkAddDel(b *testing.B) {
 				b.Cleanup(w.deleteBridge)
 				if reference {
 					w.plugin = cni.Exec{Type: "bridge"}
-					b.Cleanup(func() { _ = command("nft", "flush", "ruleset") })
+					b.Cleanup(func() { flushRules(b) })
 				}
 				w.attached(keys) // makes the bridge
 				p := w.pod(keys)

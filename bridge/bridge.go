@@ -27,14 +27,14 @@ import (
 const newBridge = "braid:no ADD has succeeded yet"
 
 // findBridge returns the bridge.
-func (c *config) findBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
-	link, err := node.Link(c.Bridge)
+func (e *essentials) findBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
+	link, err := node.Link(e.Bridge)
 	if err != nil {
 		return nil, err
 	}
 	br, ok := link.(*netlink.Bridge)
 	if !ok {
-		return nil, stacked.Invalid("bridge", "found %q, which is an interface of type %s, want a bridge or a name that is free", c.Bridge, link.Type())
+		return nil, stacked.Invalid("bridge", "found %q, which is an interface of type %s, want a bridge or a name that is free", e.Bridge, link.Type())
 	}
 	return br, nil
 }
@@ -132,14 +132,14 @@ func (c *config) fitBridge(node *netdev.Namespace, br *netlink.Bridge) error {
 func filtersVLANs(br *netlink.Bridge) bool { return br.VlanFiltering != nil && *br.VlanFiltering }
 
 // discardBridge deletes a bridge that no ADD has succeeded on, if no other one is about to.
-func (c *config) discardBridge(ctx context.Context, node *netdev.Namespace) error {
+func (e *essentials) discardBridge(ctx context.Context, node *netdev.Namespace) error {
 	unlock, err := node.LockExclusive(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	br, err := c.findBridge(node)
-	if errors.Is(err, netdev.ErrNotFound) || err == nil && br.Alias != newBridge {
+	br, err := node.Link(e.Bridge)
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && br.Attrs().Alias != newBridge {
 		return nil
 	}
 	if err != nil {
@@ -147,12 +147,12 @@ func (c *config) discardBridge(ctx context.Context, node *netdev.Namespace) erro
 	}
 	links, err := netdev.Dump(node.Handle().LinkList)
 	if err != nil {
-		return fmt.Errorf("list the ports of bridge %s: %w", br.Name, err)
+		return fmt.Errorf("list the ports of bridge %s: %w", e.Bridge, err)
 	}
-	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Index }) {
+	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Attrs().Index }) {
 		return nil
 	}
-	return node.Handle().LinkDel(br)
+	return deleteLink(node, br)
 }
 
 // keepBridge tells that an ADD has succeeded.

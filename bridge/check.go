@@ -44,7 +44,7 @@ func (a *attachment) checkNode(ctx context.Context) error {
 	port, err := findPort(a.node, a.owner)
 	if errors.Is(err, netdev.ErrNotFound) {
 		var adopted netlink.Link
-		if adopted, err = a.config.adopted(a.node, a.prev); adopted != nil {
+		if adopted, err = a.findAdopted(a.node, a.prev); adopted != nil {
 			port, a.adopted = adopted, true
 		} else if err == nil {
 			err = fmt.Errorf("the port of bridge %s is missing", br.Name)
@@ -72,27 +72,15 @@ func (a *attachment) checkMAC(br *netlink.Bridge) error {
 
 func (a *attachment) checkPort(ctx context.Context, br *netlink.Bridge, port netlink.Link) error {
 	attrs := port.Attrs()
-	var errs []error
-	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if attrs.MasterIndex != br.Index {
-		complain("port %s is not connected to bridge %s", attrs.Name, br.Name)
-		return errors.Join(errs...)
+		return fmt.Errorf("port %s is not connected to bridge %s", attrs.Name, br.Name)
 	}
+	errs := []error{a.checkProperties(port), a.checkPair(port)}
 	if !isUp(port) {
-		complain("port %s is down", attrs.Name)
+		errs = append(errs, fmt.Errorf("port %s is down", attrs.Name))
 	}
 	if a.MTU != 0 && attrs.MTU != a.MTU && !a.adopted {
-		complain("port %s has MTU %d, want %d", attrs.Name, attrs.MTU, a.MTU)
-	}
-	info, err := a.node.Handle().LinkGetProtinfo(port)
-	if err != nil {
-		complain("look up the properties of port %s: %w", attrs.Name, err)
-	}
-	if info.Hairpin != a.Hairpin {
-		complain("port %s has hairpin mode %t, want %t", attrs.Name, info.Hairpin, a.Hairpin)
-	}
-	if info.Isolated != a.PortIsolation {
-		complain("port %s has isolation %t, want %t", attrs.Name, info.Isolated, a.PortIsolation)
+		errs = append(errs, fmt.Errorf("port %s has MTU %d, want %d", attrs.Name, attrs.MTU, a.MTU))
 	}
 	if a.usesVLANs() {
 		errs = append(errs, a.checkVLANs(a.node, br, port))
@@ -104,7 +92,27 @@ func (a *attachment) checkPort(ctx context.Context, br *netlink.Bridge, port net
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, a.checkPair(port))...)
+	return errors.Join(errs...)
+}
+
+// checkProperties checks what setPort sets.
+func (a *attachment) checkProperties(port netlink.Link) error {
+	name := port.Attrs().Name
+	found, err := netdev.Dump(func() ([]netlink.Protinfo, error) {
+		info, err := a.node.Handle().LinkGetProtinfo(port)
+		return []netlink.Protinfo{info}, err
+	})
+	if err != nil {
+		return fmt.Errorf("look up the properties of port %s: %w", name, err)
+	}
+	var errs []error
+	if found[0].Hairpin != a.Hairpin {
+		errs = append(errs, fmt.Errorf("port %s has hairpin mode %t, want %t", name, found[0].Hairpin, a.Hairpin))
+	}
+	if found[0].Isolated != a.PortIsolation {
+		errs = append(errs, fmt.Errorf("port %s has isolation %t, want %t", name, found[0].Isolated, a.PortIsolation))
+	}
+	return errors.Join(errs...)
 }
 
 // checkPair checks that the port and the pod's interface are the two ends of one pair.

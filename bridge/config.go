@@ -14,29 +14,34 @@ import (
 
 // config is what the plugin reads of its configuration. README.md says what the keys mean.
 type config struct {
-	Network              string       `json:"name"`
-	Bridge               string       `json:"bridge"`
-	IsGateway            bool         `json:"isGateway"`
-	IsDefaultGateway     bool         `json:"isDefaultGateway"`
+	essentials
 	ForceAddress         bool         `json:"forceAddress"`
 	IPMasq               bool         `json:"ipMasq"`
 	IPMasqBackend        string       `json:"ipMasqBackend"`
 	MTU                  int          `json:"mtu"`
 	Hairpin              bool         `json:"hairpinMode"`
 	Promisc              bool         `json:"promiscMode"`
-	VLAN                 int          `json:"vlan"`
 	VLANTrunk            []trunk      `json:"vlanTrunk"`
 	PreserveDefaultVLAN  bool         `json:"preserveDefaultVlan"`
 	MACSpoofCheck        bool         `json:"macspoofchk"`
 	DAD                  bool         `json:"enabledad"`
 	NoContainerInterface bool         `json:"disableContainerInterface"`
 	PortIsolation        bool         `json:"portIsolation"`
-	SourceRouting        bool         `json:"sourceRouting"`
 	Probe                netdev.Probe `json:"probe"`
 	DNS                  types.DNS    `json:"dns"`
 	IPAM                 struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
+}
+
+// essentials are what DEL and GC read of a configuration, which may be invalid otherwise.
+type essentials struct {
+	Network          string `json:"name"`
+	Bridge           string `json:"bridge"`
+	VLAN             int    `json:"vlan"`
+	IsGateway        bool   `json:"isGateway"`
+	IsDefaultGateway bool   `json:"isDefaultGateway"`
+	SourceRouting    bool   `json:"sourceRouting"`
 }
 
 // trunk is an element of vlanTrunk.
@@ -53,25 +58,32 @@ const (
 	maxMTU        = 65535
 )
 
-// decode reads a configuration, with defaults. When it returns an error, the keys that are right have their values
-// all the same: DEL is content with these.
-func decode(doc []byte) (*config, error) {
-	c := &config{}
-	err := stacked.Decode(doc, c)
-	if c.Bridge == "" {
-		c.Bridge = defaultBridge
-	}
-	c.IsGateway = c.IsGateway || c.IsDefaultGateway
-	return c, err
-}
-
 // parse reads a configuration of which everything must be right.
 func parse(doc []byte) (*config, error) {
-	c, err := decode(doc)
-	if err != nil {
+	c := &config{}
+	if err := stacked.Decode(doc, c); err != nil {
 		return nil, err
 	}
+	c.complete()
 	return c, c.validate()
+}
+
+// parseEssentials reads as much as is right. Only the name of the network must be.
+func parseEssentials(doc []byte) (*essentials, error) {
+	e := &essentials{}
+	if err := stacked.Decode(doc, e); e.Network == "" {
+		return nil, errors.Join(err, stacked.Invalid("name", "it is missing"))
+	}
+	e.complete()
+	return e, nil
+}
+
+// complete sets what follows from what is there.
+func (e *essentials) complete() {
+	if e.Bridge == "" {
+		e.Bridge = defaultBridge
+	}
+	e.IsGateway = e.IsGateway || e.IsDefaultGateway
 }
 
 // validate returns all complaints.

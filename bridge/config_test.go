@@ -84,10 +84,17 @@ func TestDefaults(t *testing.T) {
 }
 
 // What is wrong must not keep DEL from what is right.
-func TestDecodeKeepsWhatIsRight(t *testing.T) {
-	c, err := decode(document(`"mtu": "many", "bridge": "br0", "vlan": 7`))
-	if err == nil || c.Network != "blue" || c.Bridge != "br0" || c.VLAN != 7 {
-		t.Errorf("got %+v, %v", c, err)
+func TestEssentialsOfAnInvalidConfiguration(t *testing.T) {
+	for _, wrong := range []string{`"mtu": "many"`, `"probe": 5`, `"sourceRouting": "yes"`, `"ipam": [], "dns": 7`} {
+		e, err := parseEssentials([]byte(`{` + wrong + `, "name": "blue", "bridge": "br0", "vlan": 7, "isDefaultGateway": true}`))
+		if err != nil || e.Network != "blue" || e.Bridge != "br0" || e.VLAN != 7 || !e.IsGateway {
+			t.Errorf("%s: got %+v, %v", wrong, e, err)
+		}
+	}
+	for _, wrong := range []string{`{`, `{"name": 7}`, `{"mtu": 1400}`} {
+		if e, err := parseEssentials([]byte(wrong)); err == nil {
+			t.Errorf("%s: got %+v", wrong, e)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -135,70 +136,86 @@ func forward(node *netdev.Namespace, addrs []*net.IPNet) error {
 	return node.SetSysctls(settings...)
 }
 
+// ensureAddresses gives a link the addresses that it lacks, if it has none that are in the way.
 func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *undo.Stack) error {
-	h, name := a.node.Handle(), link.Attrs().Name
-	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+	have, err := addresses(a.node, link)
 	if err != nil {
-		return fmt.Errorf("list the addresses of %s: %w", name, err)
+		return err
+	}
+	for _, other := range conflicts(have, wanted) {
+		if err := a.removeAddress(link, other, u); err != nil {
+			return err
+		}
 	}
 	for _, want := range wanted {
 		if contains(have, want) {
 			continue
 		}
-		for _, other := range conflicts(have, want, wanted) {
-			if !a.ForceAddress {
-				return fmt.Errorf("add address %s to %s: it has %s, of another network; set forceAddress to have it replaced", want, name, other.IPNet)
-			}
-			if err := h.AddrDel(link, &other); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				return fmt.Errorf("remove address %s from %s: %w", other.IPNet, name, err)
-			}
-			u.Add("remove address "+other.IPNet.String(), func() error { return h.AddrAdd(link, &other) })
-		}
-		addr := &netlink.Addr{IPNet: want}
-		if !isIPv4(want.IP) {
-			if err := a.node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "0"}); err != nil {
-				return err
-			}
-			if !a.DAD {
-				addr.Flags = unix.IFA_F_NODAD
-			}
-		}
-		err := h.AddrAdd(link, addr)
-		if errors.Is(err, unix.EEXIST) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("add address %s to %s: %w", want, name, err)
-		}
-		u.Add("add address "+want.String(), func() error { return h.AddrDel(link, addr) })
-		if err := pin(h, link); err != nil {
+		if err := a.addAddress(link, want, u); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func contains(have []netlink.Addr, want *net.IPNet) bool {
-	for _, a := range have {
-		if sameAddress(a.IPNet, want) {
-			return true
+func addresses(node *netdev.Namespace, link netlink.Link) ([]netlink.Addr, error) {
+	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return node.Handle().AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
+	}
+	return have, nil
+}
+
+// removeAddress removes an address that is in the way, if that is wanted.
+func (a *attachment) removeAddress(link netlink.Link, addr netlink.Addr, u *undo.Stack) error {
+	name := link.Attrs().Name
+	if !a.ForceAddress {
+		return fmt.Errorf("%s has the address %s, of another network; set forceAddress to have it replaced", name, addr.IPNet)
+	}
+	if err := a.node.Handle().AddrDel(link, &addr); err != nil {
+		return fmt.Errorf("remove address %s from %s: %w", addr.IPNet, name, err)
+	}
+	u.Add("remove address "+addr.IPNet.String(), func() error { return a.node.Handle().AddrAdd(link, &addr) })
+	return nil
+}
+
+func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stack) error {
+	h, name := a.node.Handle(), link.Attrs().Name
+	addr := &netlink.Addr{IPNet: want}
+	if !isIPv4(want.IP) {
+		if err := a.node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "0"}); err != nil {
+			return err
+		}
+		if !a.DAD {
+			addr.Flags = unix.IFA_F_NODAD
 		}
 	}
-	return false
+	err := h.AddrAdd(link, addr)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // two of the pod's addresses have the same gateway
+	}
+	if err != nil {
+		return fmt.Errorf("add address %s to %s: %w", want, name, err)
+	}
+	u.Add("add address "+want.String(), func() error { return h.AddrDel(link, addr) })
+	return pin(h, link)
+}
+
+func contains(have []netlink.Addr, want *net.IPNet) bool {
+	return slices.ContainsFunc(have, func(a netlink.Addr) bool { return sameAddress(a.IPNet, want) })
 }
 
 func sameAddress(a, b *net.IPNet) bool { return a.IP.Equal(b.IP) && bytes.Equal(a.Mask, b.Mask) }
 
-// conflicts returns the addresses that cannot be there together with a wanted one: those of an overlapping subnet, and,
-// since a bridge that serves two networks by mistake is hard to find, all of IPv4 that are not wanted as well.
-func conflicts(have []netlink.Addr, want *net.IPNet, wanted []*net.IPNet) (found []netlink.Addr) {
+// conflicts returns the addresses that cannot be there together with the wanted ones: those of an overlapping subnet,
+// and, since a bridge that serves two networks by mistake is hard to find, all of IPv4 if one of IPv4 is wanted.
+func conflicts(have []netlink.Addr, wanted []*net.IPNet) (found []netlink.Addr) {
 	for _, a := range have {
-		isWanted := false
-		for _, w := range wanted {
-			isWanted = isWanted || sameAddress(a.IPNet, w)
-		}
-		overlaps := a.Contains(want.IP) || want.Contains(a.IP)
-		if !isWanted && (overlaps || isIPv4(a.IP) && isIPv4(want.IP)) {
+		inTheWay := slices.ContainsFunc(wanted, func(want *net.IPNet) bool {
+			return a.Contains(want.IP) || want.Contains(a.IP) || isIPv4(a.IP) && isIPv4(want.IP)
+		})
+		isWanted := slices.ContainsFunc(wanted, func(want *net.IPNet) bool { return sameAddress(a.IPNet, want) })
+		if inTheWay && !isWanted {
 			found = append(found, a)
 		}
 	}
@@ -216,9 +233,9 @@ func (c *config) checkGateways(node *netdev.Namespace, br *netlink.Bridge, ips [
 	if err != nil {
 		return err
 	}
-	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return node.Handle().AddrList(link, netlink.FAMILY_ALL) })
+	have, err := addresses(node, link)
 	if err != nil {
-		return fmt.Errorf("list the addresses of %s: %w", name, err)
+		return err
 	}
 	var errs []error
 	if !isUp(link) {

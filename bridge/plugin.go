@@ -14,7 +14,6 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/netdev"
-	"github.com/braid-cni/braid/netdev/stacked"
 	"github.com/braid-cni/braid/nft"
 )
 
@@ -52,11 +51,11 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 	return a.merged(), nil
 }
 
-// Del implements [cni.Plugin]. It looks at as little of the configuration as it can, and at the namespace not at all.
+// Del implements [cni.Plugin]. It looks at as little of the configuration as it can, and needs no namespace.
 func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
-	conf, invalid := decode(req.Config)
-	if conf.Network == "" {
-		return errors.Join(invalid, stacked.Invalid("name", "it is missing"))
+	conf, err := parseEssentials(req.Config)
+	if err != nil {
+		return err
 	}
 	// The addresses first: a DHCP lease can only be released while its interface exists.
 	delegate, err := ipam.For(req.Config, p.Find)
@@ -77,9 +76,9 @@ func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
 
 // GC implements [cni.Plugin]. As Del, it looks at as little of the configuration as it can.
 func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
-	conf, invalid := decode(req.Config)
-	if conf.Network == "" {
-		return errors.Join(invalid, stacked.Invalid("name", "it is missing"))
+	conf, err := parseEssentials(req.Config)
+	if err != nil {
+		return err
 	}
 	valid, err := cni.ValidAttachments(req.Config)
 	if err != nil {
@@ -133,19 +132,19 @@ func notAvailable(err error) error {
 }
 
 // unplug takes the pod from the bridge.
-func (c *config) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Request) error {
+func (e *essentials) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Request) error {
 	found, err := deletePort(node, owner)
 	if err != nil {
 		return err
 	}
 	if found {
-		return c.forgetSourceRouting(req)
+		return e.forgetSourceRouting(req)
 	}
 	prev, err := cni.PrevResult(req.Config)
 	if err != nil {
 		return nil // an invalid one says nothing
 	}
-	port, err := c.adopted(node, prev)
+	port, err := e.findAdopted(node, prev)
 	if err != nil || port == nil {
 		return err
 	}
@@ -185,8 +184,8 @@ func isPair(a, b netlink.Link) bool {
 }
 
 // forgetSourceRouting removes the rules that lead to the routing table of the pod's interface, which has gone.
-func (c *config) forgetSourceRouting(req *cni.Request) error {
-	if !c.SourceRouting {
+func (e *essentials) forgetSourceRouting(req *cni.Request) error {
+	if !e.SourceRouting {
 		return nil
 	}
 	pod, err := netdev.Open(req.Netns)

@@ -145,11 +145,11 @@ func deleteStalePorts(node *netdev.Namespace, stale func(owner string) bool) err
 // adoptedPrefix begins the alias of a port that the plugin has not made, but connected.
 const adoptedPrefix = "braid-adopted:"
 
-// adopted returns the interface of the node that an earlier plugin of the chain has made, such as a tap, and that is
+// findAdopted returns the interface of the node that an earlier plugin of the chain has made, such as a tap, and that is
 // the port of the bridge then; nil if there is none. A connected one counts if it is a port of this bridge already.
 //
 // "they SHOULD work in a chained mode and configure existing interfaces"
-func (c *config) adopted(node *netdev.Namespace, prev *types100.Result) (port netlink.Link, err error) {
+func (e *essentials) findAdopted(node *netdev.Namespace, prev *types100.Result) (port netlink.Link, err error) {
 	if prev == nil {
 		return nil, nil
 	}
@@ -165,7 +165,7 @@ func (c *config) adopted(node *netdev.Namespace, prev *types100.Result) (port ne
 			return nil, err
 		}
 		if link.Type() == "bridge" || strings.HasPrefix(link.Attrs().Alias, aliasPrefix) ||
-			link.Attrs().MasterIndex != 0 && !c.isPort(node, link) {
+			link.Attrs().MasterIndex != 0 && !e.isPort(node, link) {
 			continue
 		}
 		if port != nil {

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -49,6 +51,9 @@ func TestSideBySideWithTheReference(t *testing.T) {
 			if strings.Contains(keys, `"vlan`) {
 				nettest.NeedKernel(t, nettest.BridgeVLANFiltering)
 			}
+			if _, err := exec.LookPath("nft"); err != nil && (strings.Contains(keys, "ipMasq") || strings.Contains(keys, "macspoofchk")) {
+				t.Skip("the reference needs the nft tool for this, which is not installed")
+			}
 			w := newWorld(t)
 			var states []string
 			for _, reference := range []bool{true, false} {
@@ -71,7 +76,7 @@ func TestSideBySideWithTheReference(t *testing.T) {
 				}
 				w.deleteBridge()
 				if reference {
-					_ = command("nft", "flush", "ruleset") // it leaves its tables
+					flushRules(t) // it leaves its tables
 				}
 			}
 			if diff := cmp.Diff(states[0], states[1]); diff != "" {
@@ -79,6 +84,14 @@ func TestSideBySideWithTheReference(t *testing.T) {
 			}
 		})
 	}
+}
+
+func flushRules(t testing.TB) {
+	t.Helper()
+	c, err := nftables.New()
+	must(t, err)
+	c.FlushRuleset()
+	must(t, c.Flush())
 }
 
 var forwarding = []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"}

@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -137,7 +138,7 @@ func TestGatewayAddressOfAnotherNetwork(t *testing.T) {
 			must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
 			w.node.Address(t, w.bridge, other)
 			const keys = `"isGateway": true, `
-			w.pod(keys+hostLocal(subnet4, subnet6)).refused(0, "it has "+other+", of another network; set forceAddress")
+			w.pod(keys+hostLocal(subnet4, subnet6)).refused(0, "has the address "+other+", of another network; set forceAddress")
 			if diff := cmp.Diff([]string{other}, w.addresses(w.node, w.bridge)); diff != "" {
 				t.Errorf("addresses after an ADD that failed (-want +got):\n%s", diff)
 			}
@@ -212,8 +213,8 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 			addr, _ := netlink.ParseAddr("10.88.0.1/24")
 			return p.node.Handle().AddrDel(p.br(), addr)
 		},
-		"masquerade":  func(p *pod) error { return flushTable("inet") },
-		"spoof check": func(p *pod) error { return flushTable("bridge") },
+		"masquerade":  func(p *pod) error { return flushTable(nftables.TableFamilyINet) },
+		"spoof check": func(p *pod) error { return flushTable(nftables.TableFamilyBridge) },
 		"has MAC": func(p *pod) error {
 			return p.ns.Handle().LinkSetHardwareAddr(p.ns.Link(p, "net1"), net.HardwareAddr{2, 0, 0, 0, 0, 9})
 		},
@@ -242,8 +243,13 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 	})
 }
 
-func flushTable(family string) error {
-	return command("nft", "flush", "table", family, "braid")
+func flushTable(family nftables.TableFamily) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	c.FlushTable(&nftables.Table{Family: family, Name: "braid"})
+	return c.Flush()
 }
 
 // swapInterface puts another pair into the pod, with the same name and address.
@@ -283,7 +289,7 @@ func TestDelWithAnInvalidConfiguration(t *testing.T) {
 	p := w.attached(dual + `"macspoofchk": true, ` + hostLocal(subnet4))
 	req := *p.req
 	req.Netns = ""
-	req.Config = []byte(strings.Replace(string(req.Config), `"type": "bridge"`, `"mtu": "many", "vlan": -7, "hairpinMode": true, "promiscMode": true, "prevResult": 5`, 1))
+	req.Config = []byte(strings.Replace(string(req.Config), `"type": "bridge"`, `"mtu": "many", "probe": 5, "vlan": -7, "hairpinMode": true, "promiscMode": true, "prevResult": 5`, 1))
 	must(t, plugin.Del(t.Context(), &req))
 	if links := p.ns.Links(t); len(links) != 0 {
 		t.Errorf("DEL left %v", links)

@@ -1,25 +1,17 @@
 package bridge_test
 
 import (
-	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/internal/nettest"
 )
-
-func command(name string, args ...string) error {
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
-	}
-	return nil
-}
 
 // address returns the pod's address of a family.
 func (p *pod) address(v4 bool) string {
@@ -92,11 +84,17 @@ func seen(t *testing.T, from, to *pod) string {
 	from.ns.Do(t, func() { client, err = net.Dial("udp", server.LocalAddr().String()) })
 	must(t, err)
 	defer client.Close()
-	_, err = client.Write([]byte("hello"))
-	must(t, err)
-	_, peer, err := server.ReadFrom(make([]byte, 16))
-	must(t, err)
-	return peer.(*net.UDPAddr).IP.String()
+	for range 50 { // a datagram may be lost
+		_, err = client.Write([]byte("hello"))
+		must(t, err)
+		must(t, server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		_, peer, err := server.ReadFrom(make([]byte, 16))
+		if err == nil {
+			return peer.(*net.UDPAddr).IP.String()
+		}
+	}
+	t.Fatalf("nothing arrives at %s", server.LocalAddr())
+	return ""
 }
 
 func TestSpoofedMACIsDropped(t *testing.T) {

@@ -149,16 +149,16 @@ func portVLANs(node *netdev.Namespace) (byIndex map[int32][]*nl.BridgeVlanInfo, 
 // routed, and where br_netfilter is in use that is the only time that a connection can be masqueraded.)
 
 // servesVLAN tells whether there may have to be one.
-func (c *config) servesVLAN() bool { return c.IsGateway && c.VLAN != 0 }
+func (e *essentials) servesVLAN() bool { return e.IsGateway && e.VLAN != 0 }
 
-func (c *config) vlanGateway() string { return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN) }
+func (e *essentials) vlanGateway() string { return fmt.Sprintf("%s.%d", e.Bridge, e.VLAN) }
 
 // gateway returns the name of the interface that has the gateway addresses.
-func (c *config) gateway(br *netlink.Bridge) string {
-	if !c.servesVLAN() || uint16(c.VLAN) == defaultVLAN(br) {
+func (e *essentials) gateway(br *netlink.Bridge) string {
+	if !e.servesVLAN() || uint16(e.VLAN) == defaultVLAN(br) {
 		return br.Name
 	}
-	return c.vlanGateway()
+	return e.vlanGateway()
 }
 
 // vlanGatewayAlias marks those that the plugin made. It deletes no other.
@@ -189,8 +189,8 @@ func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (
 }
 
 // tidyVLANGateway deletes the gateway of a VLAN that no port is left in.
-func (c *config) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) error {
-	if !c.servesVLAN() {
+func (e *essentials) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) error {
+	if !e.servesVLAN() {
 		return nil
 	}
 	unlock, err := node.LockExclusive(ctx)
@@ -198,34 +198,34 @@ func (c *config) tidyVLANGateway(ctx context.Context, node *netdev.Namespace) er
 		return err
 	}
 	defer unlock()
-	link, err := node.Link(c.vlanGateway())
+	link, err := node.Link(e.vlanGateway())
 	if errors.Is(err, netdev.ErrNotFound) || err == nil && link.Attrs().Alias != vlanGatewayAlias {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	used, err := c.vlanIsUsed(node)
+	used, err := e.vlanIsUsed(node)
 	if err != nil || used {
 		return err
 	}
-	if br, err := c.findBridge(node); err == nil {
-		_ = node.Handle().BridgeVlanDel(br, uint16(c.VLAN), false, false, true, false) // harmless if it stays
+	if br, err := e.findBridge(node); err == nil {
+		_ = node.Handle().BridgeVlanDel(br, uint16(e.VLAN), false, false, true, false) // harmless if it stays
 	}
 	return deleteLink(node, link)
 }
 
 // vlanIsUsed tells whether a port of the bridge has the VLAN as its native one.
-func (c *config) vlanIsUsed(node *netdev.Namespace) (bool, error) {
+func (e *essentials) vlanIsUsed(node *netdev.Namespace) (bool, error) {
 	members, err := portVLANs(node)
 	if err != nil {
 		return false, err
 	}
 	for index, vlans := range members {
-		if !slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == c.VLAN }) {
+		if !slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == e.VLAN }) {
 			continue
 		}
-		if port, err := node.Handle().LinkByIndex(int(index)); err == nil && c.isPort(node, port) {
+		if port, err := node.Handle().LinkByIndex(int(index)); err == nil && e.isPort(node, port) {
 			return true, nil
 		}
 	}
@@ -233,8 +233,8 @@ func (c *config) vlanIsUsed(node *netdev.Namespace) (bool, error) {
 }
 
 // isPort tells whether a link is a port of the bridge.
-func (c *config) isPort(node *netdev.Namespace, link netlink.Link) bool {
-	br, err := node.Link(c.Bridge)
+func (e *essentials) isPort(node *netdev.Namespace, link netlink.Link) bool {
+	br, err := node.Link(e.Bridge)
 	return err == nil && link.Attrs().MasterIndex == br.Attrs().Index
 }
 
