@@ -73,6 +73,8 @@ func (k *cluster) reportSuccess(ctx context.Context, record *journal.Record, pla
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
+	defer cancel()
 	if err := k.resolver.Report(ctx, report); err != nil {
 		return fmt.Errorf("report network-status of pod %s/%s: %w", k.pod.Namespace, k.pod.Name, coded(err))
 	}

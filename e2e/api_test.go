@@ -80,7 +80,7 @@ func TestAPIServerIsDown(t *testing.T) {
 // TestStatusCannotBeWritten: the last step of an ADD fails, and takes all others back.
 func TestStatusCannotBeWritten(t *testing.T) {
 	n, server := apiNode(t)
-	n.keys += `, "deadlines": {"add": "5s"}`
+	n.keys += `, "deadlines": {"resolve": "5s"}`
 	server.Break(kubetest.Fault{Method: "PATCH", Code: 500})
 	p := n.pod("web", "")
 	if _, err := p.add(); err == nil || !strings.Contains(err.Error(), "network-status") {

@@ -50,6 +50,9 @@ func run(m *testing.M) int {
 	return nettest.Main(m)
 }
 
+// binaries returns the folder with the built binaries.
+func binaries() string { return os.Getenv(binEnv) }
+
 // A node is where pods come up: the surroundings of one test.
 type node struct {
 	t     *testing.T
@@ -66,7 +69,7 @@ func newNode(t *testing.T) *node {
 	n := &node{t: t, ns: nettest.Node(t), dir: t.TempDir(), cache: t.TempDir()}
 	nic := nettest.Parent(t, n.ns)
 	n.nic = nic.Name
-	n.path = []string{os.Getenv(binEnv)}
+	n.path = []string{binaries()}
 	n.keys = fmt.Sprintf(`"manifests": %q`, filepath.Join(n.dir, "manifests"))
 	if err := os.MkdirAll(filepath.Join(n.dir, "manifests"), 0o755); err != nil {
 		t.Fatal(err)
@@ -74,9 +77,9 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-// expand fills in what differs from test to test: DIR for reservations, NIC for the card, BR for a prefix of bridges.
+// expand fills in what differs from test to test: $DIR for reservations, $NIC for the card, $BR for a bridge.
 func (n *node) expand(s string) string {
-	return strings.NewReplacer("$DIR", filepath.Join(n.dir, "ipam"), "$NIC", n.nic).Replace(s)
+	return strings.NewReplacer("$DIR", filepath.Join(n.dir, "ipam"), "$NIC", n.nic, "$BR", "conf0").Replace(s)
 }
 
 // nad writes a NetworkAttachmentDefinition into the manifests.

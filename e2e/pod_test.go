@@ -225,8 +225,12 @@ func TestThirdPartyPlugins(t *testing.T) {
 		{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}]}`)
 	n.nad("blue", "exec-ipam", `{"cniVersion":"0.4.0","type":"macvlan","master":"$NIC","ipam":{"type":"host-local","dataDir":"$DIR","subnet":"10.50.0.0/24"}}`)
 	n.keys += `, "exec": ["host-local"], "delegates": [{"cniVersion":"1.0.0","name":"cluster","type":"ptp","ipam":{"type":"host-local","dataDir":"$DIR","subnet":"10.60.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}]`
-	// The reference host-local is to be found before the link of that name to braid.
-	bin := t.TempDir()
+	// In the place of the link of that name to braid: the reference host-local, leaving a trace.
+	bin, trace := t.TempDir(), filepath.Join(n.dir, "executed")
+	script := fmt.Sprintf("#!/bin/sh\necho $CNI_COMMAND $CNI_IFNAME >>%s\nexec %s/host-local\n", trace, n.path[1])
+	if err := os.WriteFile(filepath.Join(bin, "host-local"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"braid", "braidd"} {
 		if err := os.Symlink(filepath.Join(os.Getenv(binEnv), name), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
@@ -238,6 +242,9 @@ func TestThirdPartyPlugins(t *testing.T) {
 	want := map[string][]string{"eth0": {"10.60.0.2/24"}, "net1": {"10.40.0.2/24"}, "net2": {"10.50.0.2/24"}}
 	if diff := cmp.Diff(want, addresses(t, res)); diff != "" {
 		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	if executed, err := os.ReadFile(trace); err != nil || !strings.Contains(string(executed), "ADD net2\n") {
+		t.Errorf("host-local was not executed for net2: %v, %s", err, executed)
 	}
 	if mtu := p.ns.Link(t, "net1").Attrs().MTU; mtu != 1400 {
 		t.Errorf("tuning was not heeded: mtu %d", mtu)
