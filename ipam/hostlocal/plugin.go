@@ -92,12 +92,7 @@ func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
 	if prev == nil {
 		return invalid("prevResult is missing: CHECK compares the reservations with it")
 	}
-	s, err := p.open(ctx, c.folder, false)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	held, err := s.Of(ownerOf(req.Attachment))
+	held, err := p.held(ctx, c.folder, ownerOf(req.Attachment))
 	if err != nil {
 		return err
 	}
@@ -108,6 +103,19 @@ func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
 		}
 	}
 	return c.compare(held, assigned, ownerOf(req.Attachment))
+}
+
+// held returns the addresses that are reserved for an owner.
+func (p Plugin) held(ctx context.Context, folder string, o store.Owner) ([]netip.Addr, error) {
+	s, err := p.open(ctx, folder, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Of(o)
 }
 
 // compare finds differences between the addresses that are reserved and those that the interface has.

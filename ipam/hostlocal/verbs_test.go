@@ -267,6 +267,8 @@ func TestCheck(t *testing.T) {
 		})
 	}
 	wantError(t, (hostlocal.Plugin{}).Check(t.Context(), request("c1", config(dir, ranges))), types.ErrInvalidNetworkConfig, "prevResult is missing")
+	nowhere := config(t.TempDir(), ranges, `,"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]}`)
+	wantError(t, (hostlocal.Plugin{}).Check(t.Context(), request("c1", nowhere)), 0, "address 10.0.0.2 is not reserved for eth0 of container c1")
 }
 
 // TestGC: "A plugin SHOULD remove as many stale resources as possible."

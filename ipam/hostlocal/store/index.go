@@ -252,21 +252,23 @@ func (x *index) count(from, to netip.Addr) (n uint64, err error) {
 		return 0, err
 	}
 	for _, r := range chunks {
+		if inChunk(r.addr, chunkMask).Less(from) || to.Less(inChunk(r.addr, 0)) {
+			continue
+		}
 		p, err := x.page(uint32(r.ino))
 		if err != nil {
 			return 0, err
 		}
 		for bit := range chunkSize {
-			if p[bitmapAt+bit/8]>>(bit%8)&1 == 0 {
-				continue
-			}
-			if a := inChunk(r.addr, bit); from.Compare(a) <= 0 && a.Compare(to) <= 0 && a.Is4() == from.Is4() {
+			if p[bitmapAt+bit/8]>>(bit%8)&1 == 1 && within(inChunk(r.addr, bit), from, to) {
 				n++
 			}
 		}
 	}
 	return n, nil
 }
+
+func within(a, from, to netip.Addr) bool { return from.Compare(a) <= 0 && a.Compare(to) <= 0 }
 
 // files returns the reservations whose owners are known, by address, as far as they can be read.
 func (x *index) files() (known map[netip.Addr]record, err error) {
