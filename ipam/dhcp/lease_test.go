@@ -232,6 +232,22 @@ func testLinkDown(t *testing.T) {
 	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) > before })
 }
 
+// A later plugin of the chain gives the interface another MAC.
+func testOtherMAC(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	s := w.server(times(time.Second, time.Minute, time.Hour)...)
+	p := w.pod("").add()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 7}
+	if err := p.ns.Handle().LinkSetHardwareAddr(p.ns.Link(t, "net1"), mac); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the lease is renewed", func() bool { return len(s.received(dhcpv4.MessageTypeRequest)) >= 3 })
+	if got := s.received(dhcpv4.MessageTypeRequest)[2].ClientHWAddr; got.String() != mac.String() {
+		t.Errorf("the renewal has the hardware address %s", got)
+	}
+}
+
 func testProbe(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()

@@ -59,6 +59,9 @@ func exchange(ctx context.Context, socket string, req *lease.Request) (*lease.Re
 		return nil, fmt.Errorf("connect to the DHCP lease keeper: %w", err)
 	}
 	defer conn.Close()
+	if err := lease.PeerIsRoot(conn.(*net.UnixConn)); err != nil {
+		return nil, fmt.Errorf("trust what listens on %s: %w", socket, err)
+	}
 	// The keeper sees it, and gives up what is not wanted any more.
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	req.Version = lease.ProtocolVersion

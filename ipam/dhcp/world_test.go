@@ -60,6 +60,7 @@ func TestOverTime(t *testing.T) {
 			"no router":             testNoRouter,
 			"hostile server":        testHostileServer,
 			"probe":                 testProbe,
+			"another MAC":           testOtherMAC,
 			"dnsmasq":               testDnsmasq,
 			"kea":                   testKea,
 			"kea6":                  testKea6,

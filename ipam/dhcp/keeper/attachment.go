@@ -36,6 +36,8 @@ type attachment struct {
 	err   error
 	done  chan struct{} // closed when nothing is left of it
 
+	reporting sync.Mutex // held while Options.Changed is called
+
 	mu     sync.Mutex // guards what follows
 	record lease.Record
 }
@@ -114,7 +116,7 @@ func (k *Keeper) acquire(a *attachment) (err error) {
 	ctx, cancel := context.WithTimeoutCause(a.ctx, k.AcquireTimeout,
 		fmt.Errorf("no lease within %s", k.AcquireTimeout))
 	defer cancel()
-	defer func() { // with the mutex free again
+	defer func() { // when the mutex is free again
 		if err != nil {
 			a.release()
 			err = fmt.Errorf("acquire a lease on %s: %w", a.spec.IfName, err)

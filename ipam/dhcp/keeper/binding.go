@@ -30,7 +30,8 @@ func (b *binding) current() *lease.Lease {
 }
 
 // acquire gets the first lease.
-func (b *binding) acquire(ctx context.Context, k *Keeper) error {
+func (b *binding) acquire(ctx context.Context, k *Keeper) (err error) {
+	defer k.guard(&err)
 	l, err := b.client.Acquire(ctx, netip.Addr{})
 	if err != nil {
 		return err
@@ -48,7 +49,8 @@ func (b *binding) set(to *lease.Binding) {
 }
 
 // hold keeps the lease, or tries to get one again, until the context ends or the interface is gone, and returns which.
-func (b *binding) hold(ctx context.Context, k *Keeper, resumed bool) error {
+func (b *binding) hold(ctx context.Context, k *Keeper, resumed bool) (err error) {
+	defer k.guard(&err)
 	for {
 		next, err := b.next(ctx, k, resumed)
 		resumed = false
@@ -81,8 +83,13 @@ func (b *binding) next(ctx context.Context, k *Keeper, resumed bool) (*lease.Lea
 	return b.extend(ctx, held)
 }
 
-// verify asks the servers about a lease that an earlier keeper has left.
+// verify asks the servers about a lease that an earlier keeper has left. It gives up when it is time for more.
 func (b *binding) verify(ctx context.Context, k *Keeper, held *lease.Lease) (*lease.Lease, error) {
+	if !held.Rebind.IsZero() && held.Valid(time.Now()) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, held.Rebind)
+		defer cancel()
+	}
 	select {
 	case k.resuming <- struct{}{}:
 		defer func() { <-k.resuming }()
@@ -158,17 +165,20 @@ func (b *binding) take(ctx context.Context, k *Keeper, next *lease.Lease) {
 	b.a.mu.Unlock()
 	state.Lease, state.Lost = *next, false
 	changed := old == nil || !old.SameConfig(next)
-	var err error
-	if changed {
-		state.NoDefault, err = b.change(ctx, old, next, state.NoDefault)
-		b.a.log.Info("lease has changed", "address", next.Address, "error", err)
-	} else {
+	if !changed {
 		b.a.log.Debug("lease extended", "address", next.Address, "expires", next.Expire)
+		b.keep(k, &state)
+		return
+	}
+	var err error
+	state.NoDefault, err = b.change(ctx, old, next, state.NoDefault)
+	if err != nil {
+		b.a.log.Error("change the interface after its lease", "address", next.Address, "error", err)
+	} else {
+		b.a.log.Info("lease has changed", "address", next.Address, "expires", next.Expire)
 	}
 	b.keep(k, &state)
-	if changed {
-		b.report(k, err)
-	}
+	b.report(k, err)
 }
 
 // lose takes the address off the interface: it belongs to somebody else now.
@@ -202,6 +212,8 @@ func (b *binding) keep(k *Keeper, state *lease.Binding) {
 
 func (b *binding) report(k *Keeper, err error) {
 	if k.Changed != nil {
+		b.a.reporting.Lock()
+		defer b.a.reporting.Unlock()
 		k.Changed(Change{Spec: *b.a.spec, Held: b.a.held(), Err: err})
 	}
 }

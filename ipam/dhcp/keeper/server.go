@@ -61,8 +61,9 @@ func (k *Keeper) Serve(ctx context.Context) error {
 
 // serve answers one request.
 func (k *Keeper) serve(conn *net.UnixConn) error {
-	if err := fromRoot(conn); err != nil {
-		return err
+	// The second line of defence, after the mode of the socket.
+	if err := lease.PeerIsRoot(conn); err != nil {
+		return fmt.Errorf("refuse a request: %w", err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return err
@@ -88,34 +89,8 @@ func (k *Keeper) serve(conn *net.UnixConn) error {
 	return json.NewEncoder(conn).Encode(answer)
 }
 
-// fromRoot is the second line of defence, after the mode of the socket.
-func fromRoot(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	control := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(control, err); err != nil {
-		return err
-	}
-	if cred.Uid != 0 {
-		return fmt.Errorf("refuse the request of process %d: its user is %d, not root", cred.Pid, cred.Uid)
-	}
-	return nil
-}
-
-// answer never panics: the leases of all other pods depend on this process.
-func (k *Keeper) answer(ctx context.Context, req *lease.Request) (res *lease.Response) {
-	res = &lease.Response{Version: lease.ProtocolVersion}
-	defer func() {
-		if p := recover(); p != nil {
-			k.Log.Error("panic", "value", p, "stack", string(debug.Stack()))
-			res = &lease.Response{Version: lease.ProtocolVersion, Error: coded(fmt.Errorf("panic: %v", p))}
-		}
-	}()
+func (k *Keeper) answer(ctx context.Context, req *lease.Request) *lease.Response {
+	res := &lease.Response{Version: lease.ProtocolVersion}
 	held, err := k.do(ctx, req)
 	if err != nil {
 		res.Error = coded(err)
@@ -125,7 +100,17 @@ func (k *Keeper) answer(ctx context.Context, req *lease.Request) (res *lease.Res
 	return res
 }
 
+// guard makes an error of a panic, so that it ends what it happened in and nothing else: the leases of all pods depend
+// on this process. Defer it.
+func (k *Keeper) guard(err *error) {
+	if p := recover(); p != nil {
+		k.Log.Error("panic", "value", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("panic: %v", p)
+	}
+}
+
 func (k *Keeper) do(ctx context.Context, req *lease.Request) (held lease.Held, err error) {
+	defer k.guard(&err)
 	if req.Version != lease.ProtocolVersion {
 		return held, fmt.Errorf("the lease keeper speaks version %d of the protocol, the plugin %d",
 			lease.ProtocolVersion, req.Version)

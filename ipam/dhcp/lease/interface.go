@@ -23,58 +23,55 @@ type Interface struct {
 	Inode  uint64 `json:"inode"`
 	Name   string `json:"name"`
 	Index  int    `json:"index"`
-	MAC    string `json:"mac"`
-	MTU    int    `json:"mtu"`  // before any lease changed it
 	Kind   string `json:"kind"` // "macvlan", "ipvlan", "veth", ...
+	MAC    string `json:"mac"`  // at first; a later plugin of the chain may change it
+	MTU    int    `json:"mtu"`  // before any lease changed it
 }
 
 // Find looks up the interface of a name in a namespace. The error wraps [netdev.ErrGone] or [netdev.ErrNotFound] if
 // there is none.
 func Find(netns, name string) (Interface, error) {
-	ns, err := netdev.Open(netns)
+	i, ns, _, err := find(netns, name)
 	if err != nil {
 		return Interface{}, err
 	}
-	defer ns.Close()
-	link, err := ns.Link(name)
-	if err != nil {
-		return Interface{}, err
+	return i, ns.Close()
+}
+
+func find(netns, name string) (i Interface, ns *netdev.Namespace, link netlink.Link, err error) {
+	if ns, err = netdev.Open(netns); err != nil {
+		return i, nil, nil, err
 	}
 	var st syscall.Stat_t
-	if err := syscall.Fstat(ns.FD(), &st); err != nil {
-		return Interface{}, fmt.Errorf("identify %s: %w", netns, err)
+	if link, err = ns.Link(name); err == nil {
+		err = syscall.Fstat(ns.FD(), &st)
+	}
+	if err != nil {
+		return i, nil, nil, errors.Join(err, ns.Close())
 	}
 	a := link.Attrs()
 	return Interface{
 		Netns: netns, Device: st.Dev, Inode: st.Ino,
-		Name: name, Index: a.Index, MAC: a.HardwareAddr.String(), MTU: a.MTU, Kind: link.Type(),
-	}, nil
+		Name: name, Index: a.Index, Kind: link.Type(), MAC: a.HardwareAddr.String(), MTU: a.MTU,
+	}, ns, link, nil
 }
 
-// Same tells whether two are one and the same interface. Its MTU may have changed.
+// Same tells whether two are one and the same interface. Its MAC and MTU may have changed.
 func (i Interface) Same(other Interface) bool {
-	i.MTU = other.MTU
+	i.MAC, i.MTU = other.MAC, other.MTU
 	return i == other
 }
 
 // Open opens the namespace and looks up the interface. The error wraps [netdev.ErrGone] or [netdev.ErrNotFound] if it
 // does not exist, or if another namespace or interface has taken its place.
 func (i Interface) Open() (*netdev.Namespace, netlink.Link, error) {
-	now, err := Find(i.Netns, i.Name)
+	now, ns, link, err := find(i.Netns, i.Name)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !now.Same(i) {
-		return nil, nil, fmt.Errorf("interface %s in %s is another one now: %w", i.Name, i.Netns, netdev.ErrGone)
-	}
-	ns, err := netdev.Open(i.Netns)
-	if err != nil {
-		return nil, nil, err
-	}
-	link, err := ns.Link(i.Name)
-	if err != nil {
 		_ = ns.Close()
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("interface %s in %s is another one now: %w", i.Name, i.Netns, netdev.ErrGone)
 	}
 	return ns, link, nil
 }
