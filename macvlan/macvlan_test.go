@@ -420,6 +420,23 @@ func TestVLANAndBond(t *testing.T) {
 	}
 }
 
+// A parent that the node keeps in a routing domain of its own is as good as any: frames pass below it.
+func TestVRF(t *testing.T) {
+	nettest.NeedKernel(t, nettest.VRF)
+	w := newWorld(t, "")
+	node := w.node.Handle()
+	vrf := &netlink.Vrf{LinkAttrs: netlink.LinkAttrs{Name: nettest.Name("vrf")}, Table: 77}
+	must(t, node.LinkAdd(vrf))
+	t.Cleanup(func() { must(t, node.LinkDel(vrf)) })
+	must(t, errors.Join(node.LinkSetUp(vrf), node.LinkSetMaster(w.node.Link(t, w.nic.Name), vrf)))
+
+	w.newPod(`"master": "NIC", ` + fixed("192.0.2.2/24"))
+	res := w.add()
+	nettest.Reach(t, w.pod, w.nic.LAN, "192.0.2.1")
+	must(t, w.check(res))
+	must(t, w.plugin.Del(t.Context(), w.later(res)))
+}
+
 func TestLinkInContainer(t *testing.T) {
 	w := newWorld(t, "")
 	inner := nettest.Parent(t, w.pod)
