@@ -9,6 +9,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/netdev"
@@ -76,6 +77,13 @@ func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
 // setPort gives a port its properties. It has carried no packet yet.
 func (a *attachment) setPort(br *netlink.Bridge, port netlink.Link) error {
 	h, name := a.node.Handle(), port.Attrs().Name
+	if !a.adopted {
+		// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
+		err := h.LinkSetIP6AddrGenMode(port, nl.IN6_ADDR_GEN_MODE_NONE)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
+			return fmt.Errorf("keep port %s from making an IPv6 address: %w", name, err)
+		}
+	}
 	if a.Hairpin {
 		if err := h.LinkSetHairpin(port, true); err != nil {
 			return fmt.Errorf("set hairpin mode of port %s: %w", name, err)

@@ -55,6 +55,9 @@ func TestResult(t *testing.T) {
 	if diff := cmp.Diff([]string{"10.88.0.1/24", "2001:db8:88::1/64"}, w.addresses(w.node, w.bridge)); diff != "" {
 		t.Errorf("addresses of the bridge (-want +got):\n%s", diff)
 	}
+	if addrs, err := w.node.Handle().AddrList(p.port(), netlink.FAMILY_ALL); err != nil || len(addrs) != 0 {
+		t.Errorf("addresses of the port: %v, %v; want none", addrs, err)
+	}
 	if port.MTU != 1400 || w.br().MTU != 1400 {
 		t.Errorf("the MTU of the port is %d, of the bridge %d, want 1400", port.MTU, w.br().MTU)
 	}
