@@ -245,6 +245,17 @@ func TestOneKeeper(t *testing.T) {
 	}
 }
 
+// A keeper that neither runs nor does not: it holds its records, and nobody listens. A pod is deleted all the same.
+func testHangingKeeper(t *testing.T) {
+	w := newWorld(t)
+	s, err := lease.CreateStore(lease.Dir(w.socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w.pod("").del()
+}
+
 // Something else listens on the socket.
 func TestNotAKeeper(t *testing.T) {
 	w := newWorld(t)

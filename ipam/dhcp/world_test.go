@@ -60,6 +60,7 @@ func TestOverTime(t *testing.T) {
 			"no router":             testNoRouter,
 			"hostile server":        testHostileServer,
 			"probe":                 testProbe,
+			"hanging keeper":        testHangingKeeper,
 			"another MAC":           testOtherMAC,
 			"dnsmasq":               testDnsmasq,
 			"kea":                   testKea,

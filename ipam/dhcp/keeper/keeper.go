@@ -130,8 +130,7 @@ func (k *Keeper) Len() int {
 // sweepInterval is how long the lease of a pod can be kept that has died without a DEL.
 const sweepInterval = 30 * time.Second
 
-// sweep ends the attachments whose namespaces are gone, until the context ends. Nobody can give their leases back:
-// that takes the interface.
+// sweep looks for attachments whose namespaces are gone, until the context ends.
 func (k *Keeper) sweep(ctx context.Context) {
 	t := time.NewTicker(sweepInterval)
 	defer t.Stop()
@@ -140,13 +139,19 @@ func (k *Keeper) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			k.mu.Lock()
-			for _, a := range k.attachments {
-				if a.iface.Gone() {
-					a.cancel(errVanished)
-				}
-			}
-			k.mu.Unlock()
+			k.endVanished()
+		}
+	}
+}
+
+// endVanished ends the attachments whose namespaces are gone. Nobody can give their leases back: that takes the
+// interface.
+func (k *Keeper) endVanished() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, a := range k.attachments {
+		if a.iface.Gone() {
+			a.cancel(errVanished)
 		}
 	}
 }
