@@ -74,7 +74,9 @@ func (c *config) createBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
 	attrs.HardwareAddr = randomMAC()
 	br := &netlink.Bridge{LinkAttrs: attrs}
 	h := node.Handle()
-	if err := h.LinkAdd(br); err != nil {
+	if err := h.LinkAdd(br); errors.Is(err, unix.EEXIST) {
+		return c.findBridge(node) // somebody who knows of no lock has been faster
+	} else if err != nil {
 		return nil, fmt.Errorf("create bridge %s: %w", c.Bridge, err)
 	}
 	err := errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
