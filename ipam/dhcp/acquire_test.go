@@ -150,6 +150,7 @@ func TestEndOfAcquire(t *testing.T) {
 			if links := p.ns.Links(t); len(links) != 0 {
 				t.Errorf("the pod still has %v", links)
 			}
+			w.eventually("the server has the address back", func() bool { return s.clients() == 0 })
 			s.set(func(s *fakeServer) { s.answer = nil })
 			p.add() // and again
 		})

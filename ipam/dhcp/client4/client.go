@@ -53,26 +53,39 @@ func (c *Client) Acquire(ctx context.Context, wish netip.Addr) (*lease.Lease, er
 
 // negotiate goes from DISCOVER to ACK.
 func (c *Client) negotiate(ctx context.Context, s *session, wish netip.Addr) (*lease.Lease, error) {
-	offer, err := s.exchange(ctx, c.discover(s, wish), everyone, func(m *dhcpv4.DHCPv4) error {
+	var offered *lease.Lease
+	offer, err := s.exchange(ctx, c.discover(s, wish), everyone, func(m *dhcpv4.DHCPv4) (err error) {
 		if m.MessageType() != dhcpv4.MessageTypeOffer {
 			return errIgnore
 		}
-		_, err := c.decode(m)
+		offered, err = c.decode(m)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("discover a DHCP server: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l, err := c.request(ctx, s, c.selecting(s, offer), everyone, nil)
-	if err != nil {
-		return nil, fmt.Errorf("request %s of the DHCP server %s: %w", offer.YourIPAddr, offer.ServerIdentifier(), err)
+	l, err := c.request(limited, s, c.selecting(s, offer), everyone, nil)
+	if err == nil && c.Spec.Probe {
+		err = c.probe(limited, s, l)
 	}
-	if c.Spec.Probe {
-		return l, c.probe(ctx, s, l)
+	if err == nil {
+		return l, nil
 	}
-	return l, nil
+	if ctx.Err() != nil {
+		c.abandon(s, offered)
+	}
+	return nil, fmt.Errorf("request %s of the DHCP server %s: %w", offer.YourIPAddr, offer.ServerIdentifier(), err)
+}
+
+// abandon gives an address back that the server may have given, when nobody waits for it any more.
+func (c *Client) abandon(s *session, offered *lease.Lease) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if to, err := s.unicast(ctx, offered); err == nil {
+		_ = s.send(c.release(s, offered), to) // the lease ends without it, too
+	}
 }
 
 // probe declines an address that another host has.

@@ -73,9 +73,13 @@ func (c *Client) negotiate(ctx context.Context, s *session, wish netip.Addr) (*l
 	if err != nil {
 		return nil, fmt.Errorf("solicit a DHCPv6 server: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l, err := c.ask(ctx, s, dhcpv6.MessageTypeRequest, offered, requesting)
+	l, err := c.ask(limited, s, dhcpv6.MessageTypeRequest, offered, requesting)
+	if err != nil && ctx.Err() != nil {
+		// The server may have given the address, and nobody waits for it any more.
+		_ = s.send(c.message(dhcpv6.MessageTypeRelease, offered.Address.Addr(), offered.Server))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("request %s of the DHCPv6 server %x: %w", offered.Address.Addr(), offered.Server, err)
 	}

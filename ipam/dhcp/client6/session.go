@@ -47,6 +47,13 @@ func linkLocal(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() }
 
 func (s *session) close() { _ = s.conn.Close() }
 
+func (s *session) send(m *dhcpv6.Message) error {
+	if _, err := s.conn.WriteTo(m.ToBytes(), allServers); err != nil {
+		return fmt.Errorf("send a DHCPv6 message: %w", err)
+	}
+	return nil
+}
+
 // errIgnore is what a judge of answers returns for one that has nothing to do with the question.
 var errIgnore = errors.New("not an answer")
 
@@ -58,8 +65,8 @@ func (s *session) exchange(ctx context.Context, m *dhcpv6.Message, p pace, judge
 	start := time.Now()
 	for delay := p.first; ; delay = min(2*delay, p.last) {
 		m.UpdateOption(dhcpv6.OptElapsedTime(min(time.Since(start), 0xffff*10*time.Millisecond)))
-		if _, err := s.conn.WriteTo(m.ToBytes(), allServers); err != nil {
-			last = fmt.Errorf("send a DHCPv6 message: %w", err) // the link may be down for a moment
+		if err := s.send(m); err != nil {
+			last = err // the link may be down for a moment
 		}
 		done, err := s.receive(ctx, time.Now().Add(jitter(delay)), m, judge)
 		if done {
