@@ -23,6 +23,15 @@ const (
 type conn struct {
 	*nftables.Conn
 	socket *netlink.Conn
+	sets   uint32 // added so far
+}
+
+// addSet adds a set to the transaction, with a number of its own in it. Left to itself the library counts in a variable
+// that all goroutines share, unguarded.
+func (c *conn) addSet(s *nftables.Set) error {
+	c.sets++
+	s.ID = c.sets
+	return c.AddSet(s, nil)
 }
 
 // change runs fn, which reads and then flushes transactions, while nobody else of Braid changes anything.

@@ -108,7 +108,7 @@ func (s subnet) ensureRule(c *conn) error {
 	c.AddTable(masqueradeTable)
 	c.AddChain(masqueradeChain)
 	set := s.set()
-	if err := c.AddSet(set, nil); err != nil {
+	if err := c.addSet(set); err != nil {
 		return err
 	}
 	c.AddRule(&nftables.Rule{

@@ -123,7 +123,7 @@ func ensureSpoofCheckRule(c *conn) error {
 	ports, allowed := ports(), allowed()
 	c.AddTable(spoofCheckTable)
 	c.AddChain(spoofCheckChain)
-	if err := errors.Join(c.AddSet(ports, nil), c.AddSet(allowed, nil)); err != nil {
+	if err := errors.Join(c.addSet(ports), c.addSet(allowed)); err != nil {
 		return err
 	}
 	c.AddRule(&nftables.Rule{
