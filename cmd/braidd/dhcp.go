@@ -2,16 +2,19 @@ package main
 
 import (
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/braid-cni/braid/ipam/dhcp/keeper"
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
+	"github.com/braid-cni/braid/journal"
 )
 
 // dhcpCommand runs the lease keeper on its own, for nodes without Kubernetes.
 func dhcpCommand() *cobra.Command {
 	var o keeper.Options
+	var cniDir string
 	cmd := &cobra.Command{
 		Use:   "dhcp",
 		Short: "keep the DHCP leases of pods",
@@ -21,6 +24,11 @@ func dhcpCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			j, err := journal.Open(filepath.Join(cniDir, "attachments"))
+			if err != nil {
+				return err
+			}
+			o.Changed = newRecorder(j, o.Log).changed
 			k, err := keeper.New(o)
 			if err != nil {
 				return err
@@ -31,6 +39,8 @@ func dhcpCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.Socket, "socket", lease.DefaultSocket,
 		"unix socket to listen on; the leases are kept beside it, in a folder that ends in .leases")
+	cmd.Flags().StringVar(&cniDir, "cni-dir", "/var/lib/cni/braid",
+		"the plugin's cniDir, where a lease that a server changes is noted for CHECK")
 	cmd.Flags().DurationVar(&o.AcquireTimeout, "acquire-timeout", 0, "how long an ADD waits for a server (default 1m)")
 	cmd.Flags().IntVar(&o.MaxLeases, "max-leases", 0, "how many attachments can have leases (default 10000)")
 	return cmd

@@ -27,7 +27,7 @@ func TestDHCP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cmd := dhcpCommand()
-	cmd.SetArgs([]string{"--socket", socket})
+	cmd.SetArgs([]string{"--socket", socket, "--cni-dir", filepath.Join(dir, "braid")})
 	cmd.SetErr(io.Discard)
 	done := make(chan error, 1)
 	go func() { done <- cmd.ExecuteContext(ctx) }()
