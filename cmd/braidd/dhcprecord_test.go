@@ -81,4 +81,13 @@ func TestRecorder(t *testing.T) {
 	other := change("192.0.2.13/24")
 	other.Spec.Key.ContainerID = "c2"
 	r.changed(other) // an attachment of another runtime: no record, and no complaint
+	for idle := false; !idle; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		idle = len(r.latest) == 0
+		r.mu.Unlock()
+	}
+	if unlock, err = j.LockAll(t.Context()); err != nil { // nobody writes any more
+		t.Fatal(err)
+	}
+	unlock()
 }
