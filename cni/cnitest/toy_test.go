@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"github.com/vishvananda/netns"
 
 	"github.com/braid-cni/braid/cni"
@@ -285,7 +286,11 @@ func (p *toy) deleteLink(who owner) error {
 	if err != nil {
 		return err
 	}
-	return netlink.LinkDel(l)
+	// The kernel may be about to take the link away itself, with the namespace of the other end.
+	if err := netlink.LinkDel(l); !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
 }
 
 func (p *toy) Del(_ context.Context, req *cni.Request) error {
