@@ -36,9 +36,10 @@ const version = 1
 type Record struct {
 	Version int       `json:"version"`
 	Created time.Time `json:"created"`
-	BootID  string    `json:"bootID"`        // of the kernel that holds the attachments
-	Network string    `json:"network"`       // name of the entry configuration's network
-	Pod     string    `json:"pod,omitempty"` // "namespace/name", for messages
+	BootID  string    `json:"bootID"`           // of the kernel that holds the attachments
+	Network string    `json:"network"`          // name of the entry configuration's network
+	Pod     string    `json:"pod,omitempty"`    // "namespace/name"
+	PodUID  string    `json:"podUID,omitempty"` // as the runtime has it: of a static pod, not that of its mirror pod
 
 	ContainerID string `json:"containerID"`
 	Netns       string `json:"netns"`
@@ -49,6 +50,10 @@ type Record struct {
 	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.
 	Done        bool         `json:"done"`
 	Attachments []Attachment `json:"attachments"` // in the order in which they were made
+
+	// Pending is what the cluster is still to be told of the ADD, a resolve.Report; nil when it has been. The journal is
+	// its queue: it is written with the results, so that no crash can lose it.
+	Pending json.RawMessage `json:"pending,omitempty"`
 }
 
 // An Attachment is one interface of the pod: all that is needed to check it and to undo it.

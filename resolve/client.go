@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // A Client asks a daemon over one connection. Requests are answered one after the other.
@@ -40,6 +41,25 @@ func (c *Client) Resolve(ctx context.Context, q *Query) (*Answer, error) {
 // Report implements [Resolver]. When ctx ends before the answer is there, the connection is closed.
 func (c *Client) Report(ctx context.Context, r *Report) error {
 	return askToReport(ctx, c.exchange, r)
+}
+
+// observeTime is how long what nobody waits for may take to be sent.
+const observeTime = 100 * time.Millisecond
+
+// Observe tells the daemon what a call of the runtime took. It returns when that is sent, which is all that is known.
+func (c *Client) Observe(o *Observation) error {
+	line, err := marshalLine(&request{Observe: o}, maxRequest)
+	if err != nil {
+		return errorf(Invalid, "encode observation: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.conn.SetWriteDeadline(time.Now().Add(observeTime)); err != nil {
+		return err
+	}
+	defer c.conn.SetWriteDeadline(time.Time{})
+	_, err = c.conn.Write(line)
+	return err
 }
 
 // Close ends the connection.

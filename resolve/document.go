@@ -17,11 +17,12 @@ const (
 	defaultTime = 30 * time.Second // for a request that does not say
 )
 
-// A request is one of Resolve and Report.
+// A request is one of Resolve, Report and Observe. The last is not answered.
 type request struct {
-	TimeoutMillis int64   `json:"timeoutMillis,omitempty"`
-	Resolve       *Query  `json:"resolve,omitempty"`
-	Report        *Report `json:"report,omitempty"`
+	TimeoutMillis int64        `json:"timeoutMillis,omitempty"`
+	Resolve       *Query       `json:"resolve,omitempty"`
+	Report        *Report      `json:"report,omitempty"`
+	Observe       *Observation `json:"observe,omitempty"`
 }
 
 // A response is one of Answer, Reported and Error.

@@ -55,6 +55,11 @@ type Query struct {
 	Networks []NetworkName `json:"networks,omitempty"`
 	// DefaultNamespace is where the v1.multus-cni.io/default-network annotation looks for a name without namespace.
 	DefaultNamespace string `json:"defaultNamespace,omitempty"`
+	// Annotations of the pod as the runtime hands them over; nil if it does not. They are the kubelet's view: of a static
+	// pod there may be no other yet. Where the API server has other ones for a pod of the same UID, those count.
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// Journal is the folder of the plugin's journal, for Answer.Queues.
+	Journal string `json:"journal,omitempty"`
 }
 
 // An Answer holds what was found.
@@ -65,6 +70,9 @@ type Answer struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Networks by "namespace/name".
 	Networks map[string]Network `json:"networks,omitempty"`
+	// Queues says that the resolver outlives the ADD and takes reports from the journal of the query: what a record has
+	// under "pending" will be written, however often the resolver is restarted.
+	Queues bool `json:"queues,omitempty"`
 }
 
 // A Network is what Braid uses of a NetworkAttachmentDefinition.
@@ -80,6 +88,17 @@ type Report struct {
 	// Status is the value of k8s.v1.cni.cncf.io/network-status; nil leaves the annotation as it is.
 	Status json.RawMessage `json:"status,omitempty"`
 	Events []Event         `json:"events,omitempty"`
+	// Record is where the journal keeps this report until it is written; nil if it does not. A resolver that queues then
+	// answers at once, and takes the report out of the record when it has written it.
+	Record *Record `json:"record,omitempty"`
+	// Wait asks for the answer when the report is written, not when it is queued.
+	Wait bool `json:"wait,omitempty"`
+}
+
+// A Record names a record of the journal.
+type Record struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
 }
 
 // An Event becomes a Kubernetes event on the pod.

@@ -13,7 +13,9 @@ import (
 //
 // What is no request, or too long for one, is answered with an error. After the latter Serve returns, since it cannot
 // know where the next request begins.
-func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver) error {
+//
+// What the plugin tells without waiting for an answer goes to observe, unless that is nil; observe must not block.
+func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, observe func(*Observation)) error {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := readLine(lines, maxRequest)
@@ -26,18 +28,26 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver) err
 		if err != nil {
 			return err
 		}
-		if err := writeResponse(w, serve(ctx, line, resolver)); err != nil {
+		var req request
+		var resp *response
+		if err := json.Unmarshal(line, &req); err != nil {
+			resp = &response{Error: errorf(Invalid, "decode request: %v", err)}
+		} else if req.Observe != nil {
+			if observe != nil {
+				observe(req.Observe)
+			}
+			continue
+		} else {
+			resp = serve(ctx, &req, line, resolver)
+		}
+		if err := writeResponse(w, resp); err != nil {
 			return err
 		}
 	}
 }
 
 // serve answers one request.
-func serve(ctx context.Context, line []byte, resolver Resolver) *response {
-	var req request
-	if err := json.Unmarshal(line, &req); err != nil {
-		return &response{Error: errorf(Invalid, "decode request: %v", err)}
-	}
+func serve(ctx context.Context, req *request, line []byte, resolver Resolver) *response {
 	ctx, cancel := context.WithTimeout(ctx, req.timeout())
 	defer cancel()
 
@@ -49,7 +59,7 @@ func serve(ctx context.Context, line []byte, resolver Resolver) *response {
 	case req.Report != nil && req.Resolve == nil:
 		resp.Reported, err = true, resolver.Report(ctx, req.Report)
 	default:
-		err = errorf(Invalid, `decode request: found %.100q, want one of "resolve" and "report"`, line)
+		err = errorf(Invalid, `decode request: found %.100q, want one of "resolve", "report" and "observe"`, line)
 	}
 	if err != nil {
 		return &response{Error: asError(err)}

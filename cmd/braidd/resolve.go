@@ -50,7 +50,7 @@ func newResolver(kubeconfig, folder, statusDir string) (resolve.Resolver, error)
 // serveStdio ends with the context too: standard input cannot be closed while it is being read.
 func serveStdio(ctx context.Context, r resolve.Resolver) error {
 	served := make(chan error, 1)
-	go func() { served <- resolve.Serve(ctx, os.Stdin, os.Stdout, r) }()
+	go func() { served <- resolve.Serve(ctx, os.Stdin, os.Stdout, r, nil) }()
 	select {
 	case err := <-served:
 		return err
