@@ -68,18 +68,19 @@ func (p *pki) issue(t testing.TB, name string, template *x509.Certificate) (*x50
 	return cert, key
 }
 
-func (p *pki) serving(t testing.TB, name string) {
+// serving makes the certificate of a server that is reached at loopback and at the address.
+func (p *pki) serving(t testing.TB, name, address string) {
 	t.Helper()
 	p.issue(t, name, &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(address)}, DNSNames: []string{"localhost"},
 	})
 }
 
-func (p *pki) client(t testing.TB, name, group string) {
+func (p *pki) client(t testing.TB, name, user string, groups ...string) {
 	t.Helper()
 	p.issue(t, name, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name, Organization: []string{group}}, KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{CommonName: user, Organization: groups}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 }
