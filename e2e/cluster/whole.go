@@ -76,3 +76,14 @@ func (c *Cluster) Log(program string) string {
 func (c *Cluster) Try(method, path string, body, out any) (status int, err error) {
 	return c.try(method, path, body, out)
 }
+
+// FreezeAPIServer keeps the API server from doing anything: connections stay, and nothing comes. It goes on when the
+// function is called that is returned.
+func (c *Cluster) FreezeAPIServer() (thaw func()) {
+	c.t.Helper()
+	server := c.apiServer.cmd.Process
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		c.t.Fatal(err)
+	}
+	return func() { _ = server.Signal(syscall.SIGCONT) } // fails if it has ended
+}

@@ -94,22 +94,3 @@ func removeStaleCgroups() error {
 	}
 	return nil
 }
-
-// processes returns the processes in the groups of that name.
-func processes(name string) (pids []int, err error) {
-	err = filepath.WalkDir(filepath.Join(cgroupRoot, "pids", name), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "cgroup.procs" {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		for _, field := range strings.Fields(string(content)) {
-			var pid int
-			if _, err := fmt.Sscan(field, &pid); err != nil {
-				return err
-			}
-			pids = append(pids, pid)
-		}
-		return err
-	})
-	return pids, err
-}

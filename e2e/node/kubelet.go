@@ -20,6 +20,7 @@ tlsPrivateKeyFile: %s
 authentication: { anonymous: { enabled: false }, webhook: { enabled: false }, x509: { clientCAFile: %s } }
 authorization: { mode: AlwaysAllow }
 resolvConf: ""
+clusterDNS: [10.96.0.10] # which nobody has
 maxPods: 250
 # A machine with cgroup v1 is what the tests have, and 1.35 has begun to refuse it.
 failCgroupV1: false

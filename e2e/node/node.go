@@ -31,6 +31,7 @@ const (
 	// apiAddress is the cluster IP of the service "kubernetes". The API server itself has it, so there is nothing that
 	// kube-proxy would have to do.
 	apiAddress = "10.96.0.1"
+	uplink     = "node0" // the interface that has the node's addresses
 )
 
 // A Node is a Kubernetes node and its control plane, in the namespaces of this process. There is one per process.
@@ -89,13 +90,13 @@ func programs(t testing.TB) string {
 func (n *Node) interfaces() {
 	n.t.Helper()
 	host := nettest.Node(n.t)
-	uplink := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
-	uplink.Name = "node0"
-	if err := host.Handle().LinkAdd(uplink); err != nil {
+	first := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	first.Name = uplink
+	if err := host.Handle().LinkAdd(first); err != nil {
 		n.t.Fatal(err)
 	}
-	host.Address(n.t, uplink.Name, IP+"/24", apiAddress+"/32")
-	if err := host.Handle().LinkSetUp(uplink); err != nil {
+	host.Address(n.t, uplink, IP+"/24", apiAddress+"/32")
+	if err := host.Handle().LinkSetUp(first); err != nil {
 		n.t.Fatal(err)
 	}
 	n.LAN = nettest.NewNS(n.t)

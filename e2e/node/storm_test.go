@@ -1,0 +1,79 @@
+//go:build node
+
+package node
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// storm are many pods, each with two networks besides the cluster's.
+const storm = `
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: { name: storm, namespace: blue }
+spec:
+  replicas: COUNT
+  selector: { matchLabels: { app: storm } }
+  template:
+    metadata:
+      labels: { app: storm }
+      annotations: { k8s.v1.cni.cncf.io/networks: "storage,pool" }
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{ name: sleeper, image: ` + Toolbox + `, resources: { requests: { cpu: 1m } } }]
+`
+
+func testStorm(t *testing.T, n *Node) {
+	const count = 50
+	start := time.Now()
+	n.Apply(t, strings.Replace(storm, "COUNT", strconv.Itoa(count), 1))
+	pods := n.WaitReady(t, 3*time.Minute, "blue", count)
+	t.Logf("%d pods were Ready after %s", count, time.Since(start).Round(time.Second/10))
+	n.wantStorm(t, pods)
+
+	start = time.Now()
+	n.Kubectl(t, "", "delete", "--namespace=blue", "replicaset/storm", "--wait=false")
+	n.waitNoPods(t)
+	t.Logf("they were gone after %s", time.Since(start).Round(time.Second/10))
+	n.WaitNothingLeft(t)
+}
+
+// wantStorm fails the test if a sandbox has failed, if an address is two pods', or if one of them lacks a network.
+func (n *Node) wantStorm(t *testing.T, pods []corev1.Pod) {
+	t.Helper()
+	for _, event := range n.Events(t, "blue", "storm-") {
+		if strings.HasPrefix(event, "FailedCreatePodSandBox") || strings.HasPrefix(event, "Failed") {
+			t.Error(event)
+		}
+	}
+	taken := map[string]string{}
+	n.Poll(t, 30*time.Second, func() error { // network-status may come after Ready
+		clear(taken)
+		for _, pod := range pods {
+			status, err := networkStatus(n.Pod(t, "blue", pod.Name))
+			if err != nil {
+				return err
+			}
+			if len(status) != 3 {
+				t.Errorf("%s has %d networks: %v", pod.Name, len(status), status)
+			}
+			for _, s := range status {
+				for _, ip := range s.IPs {
+					if other, ok := taken[ip]; ok {
+						t.Errorf("%s is both %s's and %s's", ip, pod.Name, other)
+					}
+					taken[ip] = pod.Name
+				}
+			}
+		}
+		return nil
+	})
+	if len(taken) != 3*len(pods) {
+		t.Errorf("%d pods have %d addresses", len(pods), len(taken))
+	}
+}
