@@ -43,10 +43,10 @@ type Options struct {
 	Plugins     []string `json:"plugins"`     // own plugins that get a name of their own in BinDir unless the name is taken
 	Overwrite   bool     `json:"overwrite"`   // names that are taken, too; what was there is kept for Uninstall
 
-	ClusterNetwork string          `json:"clusterNetwork"` // Auto, Bridge, or the path of a configuration
-	PrimaryWait    time.Duration   `json:"primaryWait"`    // how long the first install waits for another CNI, with Auto
-	Name           string          `json:"name"`           // of the network as the runtime knows it; empty: as that of the primary
-	Config         json.RawMessage `json:"config"`         // further keys of the plugin's configuration, an object
+	ClusterNetwork string          `json:"clusterNetwork"`   // Auto, Bridge, or the path of a configuration
+	PrimaryWait    time.Duration   `json:"primaryWait"`      // how long the first install waits for another CNI, with Auto
+	Name           string          `json:"name"`             // of the network as the runtime knows it; empty: as that of the primary
+	Config         json.RawMessage `json:"config,omitempty"` // further keys of the plugin's configuration, an object
 
 	// How the API server is reached. Kubeconfig names one that is there already; else one is written, for APIServer, and
 	// the token and the certificate authority of the folder Credentials are copied beside it.
