@@ -137,7 +137,7 @@ func (s *state) takeAway(f *file) error {
 			return err
 		}
 	}
-	s.Files = slices.DeleteFunc(s.Files, func(other *file) bool { return other == f })
+	s.forget(f)
 	if err := s.save(); err != nil {
 		return err
 	}

@@ -96,6 +96,9 @@ func validate(b []byte) error {
 	return nil
 }
 
+// bridgeNetwork is the name of the network of Braid's own bridge.
+const bridgeNetwork = "cluster"
+
 // composeBridge returns the configuration of Braid's own bridge for the pod CIDRs of the node.
 func (o *Options) composeBridge(ctx context.Context, podCIDRs []string) ([]byte, error) {
 	var ranges [][]map[string]string
@@ -117,7 +120,7 @@ func (o *Options) composeBridge(ctx context.Context, podCIDRs []string) ([]byte,
 			version = baseVersion
 		}
 	}
-	b, err := marshal(list{CNIVersion: version, Name: "cluster", LoadOnlyInlinedPlugins: true, Plugins: plugins})
+	b, err := marshal(list{CNIVersion: version, Name: bridgeNetwork, LoadOnlyInlinedPlugins: true, Plugins: plugins})
 	if err != nil {
 		return nil, err
 	}

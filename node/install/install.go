@@ -129,7 +129,7 @@ func (s *state) use(primary, name string) {
 
 // usePath takes the configuration that the operator names. It need not be there yet: until it is, pods wait.
 func (s *state) usePath(log *slog.Logger) error {
-	path, name := s.Options.ClusterNetwork, "cluster"
+	path, name := s.Options.ClusterNetwork, bridgeNetwork
 	switch n, err := readPrimary(path); {
 	case err == nil:
 		name = n.Name
@@ -163,7 +163,7 @@ func (s *state) useBridge(ctx context.Context, podCIDRs PodCIDRs) error {
 	if err := s.putBytes(o.bridgeConf(), 0o644, content); err != nil {
 		return err
 	}
-	s.use(o.bridgeConf(), "cluster")
+	s.use(o.bridgeConf(), bridgeNetwork)
 	return s.save()
 }
 
@@ -182,18 +182,36 @@ func (s *state) putConf(log *slog.Logger) (path string, err error) {
 		log.Warn("a configuration of another CNI sorts before Braid's", "its", first, "braid's", own, "first", own < first)
 	}
 	path = filepath.Join(s.Options.ConfDir, own)
+	if s.find(path) == nil { // somebody else's, from before there was an installation
+		if err := s.giveWay(path); err != nil {
+			return "", err
+		}
+	}
 	if err := s.putBytes(path, 0o644, content); err != nil {
 		return "", err
 	}
-	for _, name := range []string{confName, earlyName} {
-		if name == own {
-			continue
-		}
-		if f := s.find(filepath.Join(s.Options.ConfDir, name)); f != nil {
-			if err := s.takeAway(f); err != nil {
-				return "", err
-			}
-		}
+	other := filepath.Join(s.Options.ConfDir, otherName(own))
+	return path, s.vacate(other)
+}
+
+// vacate removes what is at a path of ours that is not used now.
+func (s *state) vacate(path string) error {
+	f := s.find(path)
+	if f == nil && !exists(path) {
+		return nil
 	}
-	return path, nil
+	if f == nil {
+		if err := s.giveWay(path); err != nil {
+			return err
+		}
+		f = s.find(path)
+	}
+	if err := remove(path); err != nil {
+		return err
+	}
+	if f.Backup != "" {
+		return nil // it is for the uninstall
+	}
+	s.forget(f)
+	return s.save()
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/braid-cni/braid/internal/atomicfile"
 )
 
@@ -151,3 +153,5 @@ func sumOf(content []byte) string {
 }
 
 func linkTo(target string) string { return "link:" + target }
+
+func isMountPoint(removeErr error) bool { return errors.Is(removeErr, unix.EBUSY) }

@@ -84,6 +84,14 @@ const (
 
 func isOwnName(name string) bool { return name == confName || name == earlyName }
 
+// otherName is the one of our names that is not given.
+func otherName(own string) string {
+	if own == confName {
+		return earlyName
+	}
+	return confName
+}
+
 // placeFor returns the first of our names that comes before everybody else's; and, if that is not the usual one, who is
 // in the way. If none comes before, it is the usual one.
 func placeFor(names []string) (own, first string) {
@@ -102,7 +110,7 @@ func placeFor(names []string) (own, first string) {
 	return confName, first
 }
 
-// kept returns what another CNI has renamed our configuration to: cilium, for one, puts an extension to whatever it finds.
+// renamedOwn returns what another CNI has renamed our configuration to: cilium, for one, puts an extension to whatever it finds.
 func renamedOwn(dir string) (paths []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -97,6 +97,11 @@ func (s *state) file(path string) *file {
 	return f
 }
 
+// forget takes an entry from the list.
+func (s *state) forget(f *file) {
+	s.Files = slices.DeleteFunc(s.Files, func(other *file) bool { return other == f })
+}
+
 // isOurs tells if what is at a path is what was put there.
 func (s *state) isOurs(path string) (bool, error) {
 	f := s.find(path)
