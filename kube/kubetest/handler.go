@@ -23,6 +23,7 @@ import (
 const (
 	podsPath   = "/api/v1/namespaces/{namespace}/pods"
 	eventsPath = "/api/v1/namespaces/{namespace}/events"
+	nodesPath  = "/api/v1/nodes"
 	nadsPath   = "/apis/k8s.cni.cncf.io/v1/namespaces/{namespace}/network-attachment-definitions"
 )
 
@@ -40,6 +41,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+podsPath+"/{name}", s.get)
 	mux.HandleFunc("PATCH "+podsPath+"/{name}/status", s.patchStatus)
+	mux.HandleFunc("GET "+nodesPath+"/{name}", s.get)
 	mux.HandleFunc("GET "+nadsPath, s.list)
 	mux.HandleFunc("GET "+nadsPath+"/{name}", s.get)
 	mux.HandleFunc("POST "+eventsPath, s.create)
@@ -176,6 +178,8 @@ func resourceOf(r *http.Request) schema.GroupResource {
 	switch {
 	case strings.Contains(r.URL.Path, "/network-attachment-definitions"):
 		return schema.GroupResource{Group: netv1.SchemeGroupVersion.Group, Resource: "network-attachment-definitions"}
+	case strings.HasPrefix(r.URL.Path, nodesPath+"/"):
+		return schema.GroupResource{Resource: "nodes"}
 	case strings.HasSuffix(r.URL.Path, "/events"):
 		return schema.GroupResource{Resource: "events"}
 	default:
