@@ -33,7 +33,8 @@ func (k RecordKey) Is(other RecordKey) bool {
 	return k.ContainerID == other.ContainerID && k.IfName == other.IfName && k.Created.Equal(other.Created)
 }
 
-func (k RecordKey) String() string { return k.ContainerID + ":" + k.IfName }
+// Name is that of the record in the journal.
+func (k RecordKey) Name() string { return k.ContainerID + ":" + k.IfName }
 
 func keyOf(r *journal.Record) RecordKey { return RecordKey{r.ContainerID, r.IfName, r.Created} }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
@@ -81,6 +82,14 @@ func process(t *testing.T, ns *nettest.NS) (end func()) {
 	return end
 }
 
+// dummy makes an interface that a plugin could have made. (The pair of a veth: every kernel has that.)
+func dummy(w *world, name string) {
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "peer0"}
+	if err := w.netns.Handle().LinkAdd(link); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	unmount := func(w *world) {
 		if err := unix.Unmount(w.netns.Path(), unix.MNT_DETACH); err != nil {
@@ -143,13 +152,23 @@ func TestSweep(t *testing.T) {
 		},
 		{
 			name: "the path was unmounted under a pod that runs", prepare: func(w *world) {
+				dummy(w, "net2")
 				process(w.t, w.netns)
 				w.netns.Remove(w.t)
 			},
 			verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
+			name: "its inode is that of another namespace", prepare: func(w *world) {
+				dummy(w, "net9")
+				process(w.t, w.netns)
+				w.netns.Remove(w.t)
+			},
+			verdict: delegate.Dead, action: delegate.Undone, waits: true,
+		},
+		{
 			name: "the same, and the pod is gone", prepare: func(w *world) {
+				dummy(w, "net2")
 				process(w.t, w.netns)
 				w.netns.Remove(w.t)
 			},
@@ -168,7 +187,7 @@ func TestSweep(t *testing.T) {
 		},
 		{
 			name: "the pod is gone, a file is at the path", prepare: unmount, after: remount,
-			podGone: true, verdict: delegate.PodGone, action: delegate.Undone, waits: true,
+			podGone: true, verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
 			name: "undone in part", prepare: change("netns", "", "done", false),

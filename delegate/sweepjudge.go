@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/netdev"
 )
 
 // A judgement is a verdict with the reason for it.
@@ -22,9 +24,8 @@ func (j judgement) stale() bool { return j.verdict == Dead || j.verdict == PodGo
 // judge says whether the container of a record lives. What cannot be told for sure is left alone:
 //
 //   - What another boot made is dead.
-//   - A namespace whose path is gone, or leads to another one, is dead; unless a process is still in a namespace with its
-//     inode that no other record claims: somebody may have unmounted the path of a pod that runs. (The kernel uses inodes
-//     of namespaces again, so the process may be of others. Then the record waits for its end.)
+//   - A namespace whose path is gone, or leads to another one, is dead; unless a process is still in it: somebody may have
+//     unmounted the path of a pod that runs.
 //   - A path that leads to something else than a namespace says nothing: where mounts of the host do not propagate, the
 //     mount point of a namespace is an empty file. Nor does a path whose folder is not there.
 //   - A namespace that exists is dead only if the API server has no such pod and no process is in it.
@@ -42,34 +43,60 @@ func (s *sweep) judge(r *journal.Record, at sight, procs *processes) judgement {
 		switch in, err := procs.in(r.NetnsInode); {
 		case err != nil:
 			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but it cannot be told whether a process is in it: %v", at.reason, err)}
-		case in != 0:
-			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but process %d is in one with its inode", at.reason, in)}
+		case in != 0 && mayBeOf(r, in):
+			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but process %d is in it", at.reason, in)}
 		}
 		fallthrough
 	case at.state == gone:
 		return judgement{verdict: Dead, reason: at.reason}
-	}
-	here := judgement{verdict: Alive, reason: at.reason}
-	if at.state == unclear {
-		here.verdict = Unknown
-	}
-	if !podGone {
-		return here
-	}
-	here.reason = strings.TrimPrefix(here.reason+"; the pod is gone, but ", "; ")
-	if r.NetnsInode == 0 || !procs.see(r) {
-		here.reason += "the processes of its namespace cannot be seen from here"
-		return here
+	case at.state == unclear:
+		return judgement{verdict: Unknown, reason: at.reason}
+	case !podGone:
+		return judgement{verdict: Alive}
+	case !procs.see(r):
+		return judgement{verdict: Alive, reason: "the pod is gone, but the processes of its namespace cannot be seen from here"}
 	}
 	switch in, err := procs.in(r.NetnsInode); {
 	case err != nil:
-		here.reason += fmt.Sprintf("it cannot be told whether a process is in its namespace: %v", err)
-		return here
+		return judgement{verdict: Alive, reason: fmt.Sprintf("the pod is gone, but it cannot be told whether a process is in its namespace: %v", err)}
 	case in != 0:
-		here.reason += fmt.Sprintf("process %d is in its namespace", in)
-		return here
+		return judgement{verdict: Alive, reason: fmt.Sprintf("the pod is gone, but process %d is in its namespace", in)}
 	}
 	return judgement{verdict: PodGone, reason: "the pod is gone, and no process is in its namespace"}
+}
+
+// mayBeOf says whether a process with the right inode is in the namespace of a record: the kernel uses inodes again. Then
+// the interfaces of the record are there.
+func mayBeOf(r *journal.Record, pid int) bool {
+	ns, err := netdev.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if errors.Is(err, netdev.ErrGone) {
+		return false // and so has the process
+	}
+	if err != nil {
+		return true
+	}
+	defer ns.Close()
+	return slices.ContainsFunc(r.Attachments, func(a journal.Attachment) bool {
+		link, err := ns.Link(a.IfName)
+		if errors.Is(err, netdev.ErrNotFound) {
+			return false
+		}
+		mac := macOf(&a)
+		return err != nil || mac == "" || mac == link.Attrs().HardwareAddr.String()
+	})
+}
+
+// macOf returns the address of the interface of an attachment, if its result says.
+func macOf(a *journal.Attachment) string {
+	if a.Result == nil {
+		return ""
+	}
+	for _, i := range a.Result.Interfaces {
+		if i.Sandbox != "" && i.Name == a.IfName {
+			return strings.ToLower(i.Mac)
+		}
+	}
+	return ""
 }
 
 // otherBoot says whether it is certain that a record is of another boot.

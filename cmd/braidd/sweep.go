@@ -127,7 +127,7 @@ func readKnown(stdin io.Reader, path string) (list []delegate.Known, err error) 
 func encodeFinding(w io.Writer, f *delegate.Finding) error { return json.NewEncoder(w).Encode(f) }
 
 func printFinding(w io.Writer, f *delegate.Finding) error {
-	_, err := fmt.Fprintf(w, "%-10s %-6s %s", f.Verdict, f.Action, f.RecordKey)
+	_, err := fmt.Fprintf(w, "%-10s %-6s %s", f.Verdict, f.Action, f.Name())
 	for _, more := range []struct{ format, value string }{
 		{" pod %s", strings.Trim(f.Pod, "/")}, {" (%s)", strings.Join(f.Attachments, " ")}, {": %s", f.Reason}, {": %s", f.Error},
 	} {

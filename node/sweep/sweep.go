@@ -225,7 +225,7 @@ func (s *Sweeper) remember(findings []delegate.Finding, now time.Time, complete 
 
 // report logs what is worth it, once, and writes an event of it.
 func (s *Sweeper) report(f *delegate.Finding) {
-	log := s.o.Log.With("record", f.RecordKey, "pod", f.Pod, "attachments", f.Attachments, "verdict", f.Verdict, "reason", f.Reason)
+	log := s.o.Log.With("record", f.Name(), "pod", f.Pod, "attachments", f.Attachments, "verdict", f.Verdict, "reason", f.Reason)
 	what := strings.Join(f.Attachments, " ")
 	switch f.Action {
 	case delegate.Undone:
