@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -128,4 +129,29 @@ func (n *Node) WaitNodeReady(t testing.TB, patience time.Duration, want bool) {
 		}
 		return fmt.Errorf("the node has no condition Ready")
 	})
+}
+
+// WaitRollout waits until all pods of a DaemonSet are Ready and of its newest template.
+func (n *Node) WaitRollout(t testing.TB, namespace, name string) {
+	t.Helper()
+	if _, err := n.TryKubectl("", "rollout", "status", "--namespace="+namespace, name, "--timeout=90s"); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, n.Events(t, namespace, ""), n.Logs(namespace))
+	}
+}
+
+// Logs returns the end of what the containers of all pods of a namespace have written.
+func (n *Node) Logs(namespace string) string {
+	var all strings.Builder
+	files, _ := filepath.Glob("/var/log/pods/" + namespace + "_*/*/*.log")
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		fmt.Fprintf(&all, "%s: %v\n%s\n", file, err, content[max(0, len(content)-4000):])
+	}
+	return all.String()
+}
+
+// WaitNADs waits until the API server knows NetworkAttachmentDefinitions.
+func (n *Node) WaitNADs(t testing.TB) {
+	t.Helper()
+	n.Kubectl(t, "", "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io")
 }

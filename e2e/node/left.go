@@ -27,7 +27,6 @@ func (n *Node) Left() (things []string, err error) {
 	}
 	for _, pattern := range []string{
 		"/run/netns/*", "/var/lib/cni/networks/*/*", "/var/lib/cni/results/*", "/var/lib/cni/cache/results/*", "/var/lib/cni/braid/attachments/*.json",
-		"/var/lib/cni/braid/*.json",
 	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {

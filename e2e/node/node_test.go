@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
 
 // builtEnv hands the folder with what was built outside down to the node.
 const builtEnv = "BRAID_NODE_BUILT"
+
+// The versions of the image: as the manifests name it, and another one to upgrade to.
+const (
+	image     = "braid-cni.io/braid:dev"
+	nextImage = "braid-cni.io/braid:next"
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -25,36 +32,44 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(built)
-	build := exec.Command("go", "build", "-o", built+"/", "../../cmd/...")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
+	for _, version := range []string{"dev", "next"} {
+		build := exec.Command("../../hack/image", version, filepath.Join(built, version+".tar"))
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "hack/image: %v\n%s", err, out)
+			return 1
+		}
 	}
 	os.Setenv(builtEnv, built)
 	return Main(m)
+}
+
+func (n *Node) importBraid(version string) {
+	n.t.Helper()
+	n.Import(filepath.Join(os.Getenv(builtEnv), version+".tar"))
 }
 
 // TestNode is the life of a node. Its parts build on those before.
 func TestNode(t *testing.T) {
 	n := Start(t)
 	n.WaitNodeReady(t, 30*time.Second, false)
-	n.Kubectl(t, "", "apply", "-f", "../../deploy/crd.yaml", "-f", "../../deploy/rbac.yaml")
-	n.Kubectl(t, "", "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io")
-	for _, p := range []string{"braid", "braidd"} {
-		if out, err := exec.Command("cp", os.Getenv(builtEnv)+"/"+p, BinDir).CombinedOutput(); err != nil {
-			t.Fatal(string(out))
-		}
+	n.Apply(t, tenant)
+	n.LAN.Address(t, "lan0", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/24")
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *Node)
+	}{
+		{"install", testInstall},
+		{"pods", testPods},
+		{"delete", testDelete},
+		{"storm", testStorm},
+		{"upgrade", testUpgrade},
+		{"reboot", testReboot},
+		{"no API server", testAPIServerAway},
+		{"uninstall", testUninstall},
+		{"primary", testPrimary},
+	} {
+		start := time.Now()
+		t.Run(part.name, func(t *testing.T) { part.test(t, n) })
+		t.Logf("%s: %s", part.name, time.Since(start).Round(time.Second/10))
 	}
-	_ = os.Symlink("braid", BinDir+"/loopback")
-	kc := n.Kubeconfig("kube-system", "braid", n.URL)
-	n.write(ConfDir+"/00-braid.conflist", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "braid", "kubeconfig": %q,
-	  "logFile": "/mnt/braid.log", "logLevel": "debug",
-	  "delegates": [{"cniVersion": "1.0.0", "name": "cluster", "type": "bridge", "bridge": "cluster0", "isDefaultGateway": true, "ipMasq": true,
-	    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}}]}]}`, kc))
-	n.WaitNodeReady(t, 30*time.Second, true)
-	t.Run("pods", func(t *testing.T) { testPods(t, n) })
-	t.Run("delete", func(t *testing.T) { testDelete(t, n) })
-	t.Run("storm", func(t *testing.T) { testStorm(t, n) })
-	t.Run("reboot", func(t *testing.T) { testReboot(t, n) })
-	t.Run("away", func(t *testing.T) { testAPIServerAway(t, n) })
 }

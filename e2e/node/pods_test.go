@@ -5,6 +5,8 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,12 +18,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// networks are what the pods of the tests ask for, besides the cluster's.
-const networks = `
+// tenant is whose pods the tests make.
+const tenant = `
 apiVersion: v1
 kind: Namespace
 metadata: { name: blue }
----
+`
+
+// networks are what the pods ask for, besides the cluster's.
+const networks = `
 apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: { name: storage, namespace: blue }
@@ -65,6 +70,7 @@ spec:
     - name: server
       image: ` + Toolbox + `
       command: [/bin/sh, -c, "httpd -f -p 8080"]
+      ports: [{ containerPort: 8080, hostPort: 8088 }]
       livenessProbe: { httpGet: { port: 8080, path: /etc/hostname }, periodSeconds: 1, failureThreshold: 3 }
       readinessProbe: { httpGet: { port: 8080, path: /etc/hostname }, periodSeconds: 1 }
 ---
@@ -120,9 +126,6 @@ spec:
 `
 
 func testPods(t *testing.T, n *Node) {
-	n.Apply(t, networks)
-	n.Kubectl(t, "", "wait", "--for=create", "--namespace=blue", "serviceaccount/default")
-	n.LAN.Address(t, "lan0", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/24")
 	if err := os.WriteFile(StaticPods+"/static.yaml", []byte(staticPod), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +162,7 @@ func testPods(t *testing.T, n *Node) {
 			}
 		}
 		wantPodIP(t, pod, interfaces["eth0"])
-		wantNetworkStatus(t, pod, interfaces)
+		n.waitNetworkStatus(t, pod.Name, interfaces)
 		for _, c := range pod.Status.ContainerStatuses {
 			if c.RestartCount > 0 {
 				t.Errorf("a container of %s was restarted: %v", name, n.Events(t, "blue", pod.Name))
@@ -172,6 +175,8 @@ func testPods(t *testing.T, n *Node) {
 	n.wantReached(t, "web", inside["db"], "192.0.2.1", "2001:db8::1", "192.0.2.12")
 	n.wantReached(t, "db", map[string][]string{"eth0": inside["agent"]["eth0"], "net1": inside["agent"]["net1"]})
 	n.wantReached(t, pods["agent"].Name, nil, "198.51.100.1")
+
+	n.wantHostPort(t, 8088, "web")
 
 	// The networks are there before the first process of the pod.
 	logs := n.Kubectl(t, "", "logs", "--namespace=blue", "web", "--container=look")
@@ -218,24 +223,41 @@ func wantPodIP(t *testing.T, pod *corev1.Pod, eth0 []string) {
 	}
 }
 
-// wantNetworkStatus fails the test unless network-status says what is seen inside.
-func wantNetworkStatus(t *testing.T, pod *corev1.Pod, inside map[string][]string) {
+// waitNetworkStatus waits until network-status says what is seen inside. It may come some time after the pod runs.
+func (n *Node) waitNetworkStatus(t *testing.T, pod string, inside map[string][]string) (status []netv1.NetworkStatus) {
 	t.Helper()
-	status, err := networkStatus(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, s := range status {
-		if s.Default != (i == 0) {
-			t.Errorf("network-status of %s: default is %t at %s", pod.Name, s.Default, s.Interface)
+	n.Poll(t, 20*time.Second, func() (err error) {
+		if status, err = networkStatus(n.Pod(t, "blue", pod)); err != nil {
+			return err
 		}
-		if want := plain(inside[s.Interface]); !slices.Equal(s.IPs, want) {
-			t.Errorf("network-status of %s has %s with %v, inside it has %v", pod.Name, s.Interface, s.IPs, want)
+		for i, s := range status {
+			if want := plain(inside[s.Interface]); !slices.Equal(s.IPs, want) || s.Default != (i == 0) {
+				return fmt.Errorf("network-status of %s is %+v, inside are %v", pod, status, inside)
+			}
 		}
-	}
-	if len(status) != len(inside) {
-		t.Errorf("network-status of %s has %d networks, inside are %v", pod.Name, len(status), inside)
-	}
+		if len(status) != len(inside) {
+			return fmt.Errorf("network-status of %s has %d networks, inside are %v", pod, len(status), inside)
+		}
+		return nil
+	})
+	return status
+}
+
+// wantHostPort fails the test unless a port of the node leads to the pod, whose server has its /etc/hostname.
+func (n *Node) wantHostPort(t *testing.T, port int, pod string) {
+	t.Helper()
+	n.Poll(t, 10*time.Second, func() error {
+		client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		answer, err := client.Get(fmt.Sprintf("http://%s:%d/etc/hostname", IP, port))
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if name, err := io.ReadAll(answer.Body); strings.TrimSpace(string(name)) != pod {
+			return fmt.Errorf("port %d of the node leads to %q, %v; want %s", port, name, err, pod)
+		}
+		return nil
+	})
 }
 
 func networkStatus(pod *corev1.Pod) (status []netv1.NetworkStatus, err error) {
