@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Control groups are the machine's. Each node has a root of its own in every hierarchy: two kubelets with the same one
@@ -62,8 +65,18 @@ func removeCgroups(name string) error {
 	return errors.Join(errs...)
 }
 
-// removeTree removes groups, the deepest first. Their files go with them.
-func removeTree(root string) error {
+// removeTree removes groups, the deepest first. Their files go with them. The last process of a group may be gone a moment
+// before the group is free.
+func removeTree(root string) (err error) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = removeTreeOnce(root); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
+}
+
+func removeTreeOnce(root string) error {
 	var groups []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {

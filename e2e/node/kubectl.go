@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,14 +71,15 @@ func (n *Node) Pods(t testing.TB, namespace string) []corev1.Pod {
 	return list.Items
 }
 
-// Events returns "reason: message" of a namespace's events about objects whose names begin with name.
+// Events returns "reason: message" of a namespace's events about objects whose names begin with name, each text once.
 func (n *Node) Events(t testing.TB, namespace, name string) (events []string) {
 	t.Helper()
 	var list corev1.EventList
 	n.Do(http.MethodGet, "/api/v1/namespaces/"+namespace+"/events", nil, &list)
 	for _, e := range list.Items {
-		if strings.HasPrefix(e.InvolvedObject.Name, name) {
-			events = append(events, e.Reason+": "+e.Message)
+		event := e.Reason + ": " + e.Message
+		if strings.HasPrefix(e.InvolvedObject.Name, name) && !slices.Contains(events, event) {
+			events = append(events, event)
 		}
 	}
 	return events
