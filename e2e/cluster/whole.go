@@ -87,3 +87,6 @@ func (c *Cluster) FreezeAPIServer() (thaw func()) {
 	}
 	return func() { _ = server.Signal(syscall.SIGCONT) } // fails if it has ended
 }
+
+// KillAPIServer ends the API server at once, its connections with it.
+func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }

@@ -94,7 +94,7 @@ func testAPIServerAway(t *testing.T, n *Node) {
 	n.wantStorm(t, slices.DeleteFunc(pods, func(p corev1.Pod) bool { return p.Name == "static-"+Name }))
 
 	// Deletion of a static pod is the kubelet's own affair, and its network is Braid's alone.
-	n.StopAPIServer()
+	n.KillAPIServer()
 	if err := os.Remove(StaticPods + "/static.yaml"); err != nil {
 		t.Fatal(err)
 	}
