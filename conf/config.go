@@ -54,6 +54,7 @@ type Config struct {
 	CNIDir                 string    // absolute path of the journal
 	ReadinessIndicatorFile string    // absolute path; ADD waits for this file
 	DaemonSocket           string    // absolute path
+	WaitForStatus          bool      // ADD is answered when network-status is written, though a daemon could do so later
 	Result                 string    // ResultMerged or ResultDefault
 	Exec                   []string  // types that are executed although Braid has a plugin of the type
 	Deadlines              Deadlines // how long things may take

@@ -211,6 +211,7 @@ func (c *Config) readWork(o *object) {
 	o.readPath("cniDir", &c.CNIDir)
 	o.readPath("readinessindicatorfile", &c.ReadinessIndicatorFile)
 	o.readPath("daemonSocket", &c.DaemonSocket)
+	c.WaitForStatus = o.readBool("waitForStatus")
 	isResult := func(s string) bool { return s == ResultMerged || s == ResultDefault }
 	o.readOptional("result", &c.Result, isResult, `"merged" or "default"`)
 	o.readNames("exec", &c.Exec, isFileName, wantType)

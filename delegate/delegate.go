@@ -35,6 +35,7 @@ type Delegator struct {
 	Resolver NewResolver // required where a configuration names an API server or manifests
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
+	Observer Observer    // nil if nobody observes
 }
 
 // NewPlugins returns the plugins that run in-process, by type. The plugins that they use themselves, for addresses, they
@@ -115,10 +116,10 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 			left = slices.Insert(left, 0, *a)
 		}
 	}
+	r.Done, r.Attachments, r.Pending = false, left, nil
 	if len(left) == 0 {
 		return c.journal.Remove(r.ContainerID, r.IfName)
 	}
-	r.Done, r.Attachments = false, left
 	return errors.Join(append(errs, c.journal.Put(r))...)
 }
 
