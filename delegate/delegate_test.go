@@ -38,6 +38,8 @@ type world struct {
 	resolving error
 	reporting error
 	reports   []*resolve.Report
+	query     *resolve.Query // the last one
+	observed  []*resolve.Observation
 	netns     *nettest.NS
 }
 
@@ -54,7 +56,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) Resolve(context.Context, *resolve.Query) (*resolve.Answer, error) {
+func (w *world) Resolve(_ context.Context, q *resolve.Query) (*resolve.Answer, error) {
+	w.query = q
 	return w.answer, w.resolving
 }
 
@@ -83,6 +86,7 @@ func (w *world) delegator() *delegate.Delegator {
 		}, error) {
 			return w, nil
 		},
+		Observer: func(_ *conf.Config, o *resolve.Observation) { w.observed = append(w.observed, o) },
 	}
 }
 
