@@ -67,6 +67,7 @@ func (s *Server) Compact() {
 	defer s.mu.Unlock()
 	s.version++ // of an object of another kind
 	s.compacted, s.changes = s.version, nil
+	s.wake()
 }
 
 // NoWatchList makes the server refuse to send what there is as the beginning of a watch, as API servers before 1.32 do.
