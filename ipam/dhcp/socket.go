@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/internal/peercred"
 	"github.com/braid-cni/braid/ipam/dhcp/client4"
 	"github.com/braid-cni/braid/ipam/dhcp/client6"
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
@@ -59,7 +60,7 @@ func exchange(ctx context.Context, socket string, req *lease.Request) (*lease.Re
 		return nil, fmt.Errorf("connect to the DHCP lease keeper: %w", err)
 	}
 	defer conn.Close()
-	if err := lease.PeerIsRoot(conn.(*net.UnixConn)); err != nil {
+	if err := peercred.Root(conn.(*net.UnixConn)); err != nil {
 		return nil, fmt.Errorf("trust what listens on %s: %w", socket, err)
 	}
 	// The keeper sees it, and gives up what is not wanted any more.
