@@ -56,6 +56,11 @@ var reserved = []struct {
 		"client-go in the plugin would cost every ADD tens of milliseconds",
 	},
 	{
+		[]string{"github.com/prometheus/...", "go.opentelemetry.io/...", "google.golang.org/protobuf/..."},
+		[]string{"node/metrics", "node/tracing"},
+		"the parts of the daemon tell what they do by methods, and know nothing of who watches",
+	},
+	{
 		[]string{"testing/...", "github.com/google/go-cmp/..."}, nil,
 		"it does not belong in production code",
 	},
