@@ -20,7 +20,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(daemonCommand(), dhcpCommand(), resolveCommand(), planCommand(), versionCommand())
+	root.AddCommand(daemonCommand(), dhcpCommand(), planCommand(), resolveCommand(), sweepCommand(), versionCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "braidd:", err)
 		os.Exit(1)

@@ -25,6 +25,7 @@ type layer struct {
 // sideways lists the imports within a layer. What is not here is forbidden: interface plugins above all never import
 // each other, so that each can be read, replaced and removed alone.
 var sideways = []struct{ from, to, why string }{
+	{"cmd/...", "cmd/internal/own", "the table of Braid's own plugins, for all programs that run them"},
 	{"node/...", "node/...", "the daemon is made of its own parts"},
 	{"node/...", "kube/...", "the daemon answers from the API's objects"},
 	{"kube/...", "kube/...", "a source of pods and networks, of which there are several"},
