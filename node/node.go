@@ -12,7 +12,6 @@ import (
 
 	"github.com/braid-cni/braid/ipam/dhcp/keeper"
 	"github.com/braid-cni/braid/journal"
-	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/node/leases"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/node/status"
@@ -22,7 +21,7 @@ import (
 // Options say what a daemon is made of. What is not needed is left zero.
 type Options struct {
 	CNIDir string        // the plugin's cniDir
-	Source lookup.Source // of pods and networks: a cache of them, or an API server
+	Source Source        // of pods and networks
 	Writer status.Writer // of network-status and events
 	Log    *slog.Logger  // default slog.Default()
 
@@ -63,7 +62,7 @@ func New(o Options) (*Node, error) {
 	n.Status = status.New(o.Status)
 	n.status = n.supervise(Part{Name: "status", Run: n.Status.Run})
 
-	o.Server.Resolver = &resolver{source: guarded{o.Source, n.log}, queue: n.Status, journal: dir}
+	o.Server.Resolver = &resolver{source: o.Source, queue: n.Status, journal: dir}
 	o.Server.Observe = n.observe(o.Observe)
 	o.Server.Log = n.log
 	n.Server = server.New(o.Server)

@@ -40,7 +40,7 @@ func (s *Source) Known(namespace, name string) (pod *lookup.Pod, synced bool) {
 
 // Pod implements [lookup.Source]: it asks the API server.
 func (s *Source) Pod(ctx context.Context, pod resolve.Pod) (*lookup.Pod, error) {
-	return s.live.Pod(ctx, pod)
+	return s.ask.Pod(ctx, pod)
 }
 
 // Network implements [lookup.Source].
@@ -50,7 +50,7 @@ func (s *Source) Network(ctx context.Context, name resolve.NetworkName) (*resolv
 		return &resolve.Network{Config: o.Spec.Config, Annotations: o.Annotations}, nil
 	}
 	s.count(Networks, string(lookup.Live))
-	return s.live.Network(ctx, name)
+	return s.ask.Network(ctx, name)
 }
 
 // PodExists tells whether a pod exists. It says no only after the API server has. A pod is known by its UID, a static pod

@@ -130,6 +130,14 @@ func (s *Server) AddPod(pod *corev1.Pod) (uid string) {
 	return string(pod.UID)
 }
 
+// AddNode creates a node, or replaces it.
+func (s *Server) AddNode(node *corev1.Node) {
+	s.t.Helper()
+	node = node.DeepCopy()
+	node.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}
+	s.add(node, nodesPath+"/"+node.Name)
+}
+
 // AddNAD creates a NetworkAttachmentDefinition, or replaces it.
 func (s *Server) AddNAD(nad *netv1.NetworkAttachmentDefinition) {
 	s.t.Helper()
