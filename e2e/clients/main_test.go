@@ -76,15 +76,26 @@ func outside() (cleanup func(), err error) {
 // machine's is seen or touched, and nothing stays.
 func inside() (cleanup func(), err error) {
 	cleanup = func() {}
-	for _, dir := range []string{"/run", "/var/lib/cni", "/etc/cni", "/dev/shm"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, dir := range []string{"/var/lib/cni", "/etc/cni", "/dev/shm"} {
+		if err := mountTmpfs(dir); err != nil {
 			return cleanup, err
 		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
-			return cleanup, fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
-		}
 	}
-	return cleanup, errors.Join(os.Mkdir("/run/netns", 0o755), os.Mkdir("/run/lock", 0o755))
+	return cleanup, mountRun()
+}
+
+func mountRun() error {
+	return errors.Join(mountTmpfs("/run"), os.MkdirAll("/run/netns", 0o755), os.MkdirAll("/run/lock", 0o755))
+}
+
+func mountTmpfs(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+	}
+	return nil
 }
 
 func command(name string, args ...string) error {
