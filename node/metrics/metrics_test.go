@@ -332,14 +332,3 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%v ADDs are counted, want %d", got, 1+8*200)
 	}
 }
-
-func BenchmarkObserve(b *testing.B) {
-	m := New("")
-	o := &resolve.Observation{Verb: "ADD", Outcome: resolve.Success, Seconds: 0.04, Plugins: []resolve.PluginCall{
-		{Type: "bridge", Verb: "ADD", Outcome: resolve.Success, Seconds: 0.02},
-		{Type: "macvlan", Verb: "ADD", Outcome: resolve.Success, Seconds: 0.02},
-	}}
-	for b.Loop() {
-		m.Observe(o)
-	}
-}
