@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	lookupsAtOnce  = 32  // of the API server
-	lookupsWaiting = 256 // beyond those
+	lookupsAtOnce  = 32   // of the API server
+	lookupsWaiting = 2048 // beyond those: a node full of pods that start at once, with several networks each
 )
 
 // daemonFlags are those of `braidd daemon`.

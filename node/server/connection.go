@@ -106,6 +106,9 @@ func (s *Server) answer(c *connection) {
 	}
 }
 
+// refuseTime is for a client to say what it will not get.
+const refuseTime = time.Second
+
 // refuse tells a client why it is not served.
 func (s *Server) refuse(c *connection, cause error) {
 	s.Log.Warn("refuse a client", "err", cause)
@@ -115,9 +118,14 @@ func (s *Server) refuse(c *connection, cause error) {
 	doc, err := json.Marshal(map[string]*resolve.Error{
 		"error": {Reason: resolve.Invalid, Message: "only root may ask braidd: " + cause.Error()},
 	})
-	if err == nil {
-		_, _ = c.Write(append(doc, '\n'))
+	if err != nil {
+		return
 	}
+	// It looks for an answer when it has sent something.
+	if err := c.SetReadDeadline(time.Now().Add(refuseTime)); err == nil {
+		_, _ = c.UnixConn.Read(make([]byte, 4096))
+	}
+	_, _ = c.Write(append(doc, '\n'))
 }
 
 // watched tells about each request. A panic goes on.

@@ -82,8 +82,9 @@ func (q *Queue) scanNowAndThen(ctx context.Context) {
 
 func (q *Queue) scan() {
 	records, err := q.Journal.All()
-	if err != nil {
+	if text := fmt.Sprint(err); err != nil && text != q.unread {
 		q.Log.Error("search the journal for what is to be written", "err", err)
+		q.unread = text
 	}
 	records = slices.DeleteFunc(records, func(r *journal.Record) bool { return len(r.Pending) == 0 })
 	slices.SortFunc(records, func(a, b *journal.Record) int { return a.Created.Compare(b.Created) })
@@ -126,16 +127,18 @@ func (q *Queue) writeFirst(ctx context.Context, name podName) error {
 	}
 	e := entries[0]
 	err := q.writeEntry(ctx, e)
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	if err != nil && (!isRefused(err) || !q.isFollowed(name)) {
+		return err
+	}
 	if err != nil {
 		// What the API server does not take gives way to what came later.
-		refused, ok := errors.AsType[*resolve.Error](err)
-		if !ok || refused.Reason != resolve.Invalid || len(q.waiting[name]) == 1 {
+		q.Log.Error("given up for a later ADD", "pod", name.namespace+"/"+name.name, "container", e.ContainerID, "err", err)
+		if err := q.takeOut(ctx, e); err != nil {
 			return err
 		}
-		q.Log.Error("given up for a later ADD", "pod", name.namespace+"/"+name.name, "container", e.ContainerID, "err", err)
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	e.finish(err)
 	if q.waiting[name] = q.waiting[name][1:]; len(q.waiting[name]) > 0 {
 		q.pods.Add(name)
@@ -167,9 +170,35 @@ func (q *Queue) writeEntry(ctx context.Context, e *entry) (err error) {
 			return err
 		}
 	}
+	return q.reported(ctx, e, pending)
+}
+
+// reported takes out of a record what has been written.
+func (q *Queue) reported(ctx context.Context, e *entry, pending json.RawMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTime)
 	defer cancel()
 	return q.Journal.Reported(ctx, e.ContainerID, e.IfName, pending)
+}
+
+// takeOut takes out of a record what will not be written.
+func (q *Queue) takeOut(ctx context.Context, e *entry) error {
+	_, pending, err := q.pending(e.Record)
+	if err != nil {
+		return err
+	}
+	return q.reported(ctx, e, pending)
+}
+
+func isRefused(err error) bool {
+	e, ok := errors.AsType[*resolve.Error](err)
+	return ok && e.Reason == resolve.Invalid
+}
+
+// isFollowed tells if more than one entry of a pod waits.
+func (q *Queue) isFollowed(name podName) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting[name]) > 1
 }
 
 // begin notes what is about to be written, and tells if it has been.

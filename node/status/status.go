@@ -61,6 +61,7 @@ type Queue struct {
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
 	events  chan *resolve.Report
 	dropped atomic.Uint64
+	unread  string // what of the journal could not be read last time, and has been logged
 
 	mu      sync.Mutex
 	waiting map[podName][]*entry // in the order in which they are written
