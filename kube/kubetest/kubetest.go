@@ -89,6 +89,9 @@ func New(t testing.TB) *Server {
 // Kubeconfig is the path of a kubeconfig file. It names a file for the token, as the kubeconfig of a service account does.
 func (s *Server) Kubeconfig() string { return filepath.Join(s.dir, "kubeconfig") }
 
+// URL is where the server is.
+func (s *Server) URL() string { return s.http.URL }
+
 // TokenFile is where a client reads the token.
 func (s *Server) TokenFile() string { return filepath.Join(s.dir, "token") }
 

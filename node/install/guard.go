@@ -48,6 +48,7 @@ type Guard struct {
 
 	// Of the check that runs, or of the last one.
 	again        time.Time // when there is something to do, zero for never
+	changed      bool      // there is something to save
 	known        map[string]bool
 	primarySince time.Time // when the default network was found missing; zero if it is there
 
@@ -155,7 +156,12 @@ func (g *Guard) mend(ctx context.Context, w watcher) error {
 		return err
 	}
 	w.watch(s.Options.ConfDir, filepath.Dir(s.Primary), s.Options.kubeconfigDir(), s.Options.BinDir)
-	return errors.Join(g.mendPrimary(ctx, s), g.mendConf(s), g.mendKubeconfig(s), g.mendBinaries(s))
+	g.changed = false
+	err = errors.Join(g.mendPrimary(ctx, s), g.mendConf(s), g.mendKubeconfig(s), g.mendBinaries(s))
+	if g.changed {
+		err = errors.Join(err, s.save())
+	}
+	return err
 }
 
 // mendConf puts the configuration in its place.
@@ -274,9 +280,6 @@ func (g *Guard) adopt(s *state) error {
 	}
 	old := s.Primary
 	s.use(path, n.Name)
-	if err := s.save(); err != nil {
-		return err
-	}
 	g.primarySince = time.Time{}
 	g.mended(Notice{Reason: PrimaryChanged, Path: path, Message: "it is the default network of new pods now, in place of " + old})
 	return nil
@@ -360,7 +363,7 @@ func (g *Guard) mendBinaries(s *state) error {
 
 // mended reports what was put right.
 func (g *Guard) mended(n Notice) {
-	n.Mended = true
+	n.Mended, g.changed = true, true
 	g.log.Warn("mended", "reason", n.Reason, "path", n.Path, "message", n.Message)
 	g.tell(n)
 }

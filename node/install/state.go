@@ -112,7 +112,8 @@ func (s *state) isOurs(path string) (bool, error) {
 	return is != "" && (slices.Contains(f.Ours, is) || slices.Contains(f.Ours, anyContent)), err
 }
 
-// put makes path what identity says by way of do, and notes it before and after. Nothing is done if it is so already.
+// put makes path what identity says by way of do, and notes it before. Nothing is done if it is so already. That the old
+// content is gone is noted in memory: the caller saves when all is done.
 func (s *state) put(path, want string, do func() error) error {
 	is, err := identity(path)
 	if err != nil {
@@ -124,7 +125,7 @@ func (s *state) put(path, want string, do func() error) error {
 			return nil
 		}
 		f.Ours = []string{want} // an install that was interrupted, or the same file put there by hand
-		return s.save()
+		return nil
 	}
 	if !slices.Contains(f.Ours, want) {
 		f.Ours = append(f.Ours, want)
@@ -136,7 +137,7 @@ func (s *state) put(path, want string, do func() error) error {
 		return err
 	}
 	f.Ours = []string{want}
-	return s.save()
+	return nil
 }
 
 // putBytes is put of a small file.
