@@ -17,8 +17,8 @@ import (
 	"github.com/braid-cni/braid/resolve"
 )
 
-// record returns what the journal has of the pod.
-func (w *world) record() *journal.Record {
+// noted returns what the journal has of the pod.
+func (w *world) noted() *journal.Record {
 	w.t.Helper()
 	j, err := journal.Open(filepath.Join(w.dir, "attachments"))
 	if err != nil {
@@ -41,7 +41,7 @@ func TestReportIsQueuedInTheJournal(t *testing.T) {
 			if want := filepath.Join(w.dir, "attachments"); w.query.Journal != want {
 				t.Errorf("the query names the journal %q, want %q", w.query.Journal, want)
 			}
-			r := w.record()
+			r := w.noted()
 			if r.PodUID != "u1" {
 				t.Errorf("the record has UID %q", r.PodUID)
 			}

@@ -30,6 +30,9 @@ type Options struct {
 	DHCP   keeper.Options // its Log is that of these options, its Changed the daemon's own
 	NoDHCP bool           // no lease keeper
 
+	// LeaseChanged is told of leases that are no longer what their ADDs returned. It may be nil, and must not block.
+	LeaseChanged func(keeper.Change)
+
 	// Observe gets what plugins tell of their calls, besides what the daemon itself does about it. It may be nil, and must
 	// not block.
 	Observe func(*resolve.Observation)
@@ -70,7 +73,13 @@ func New(o Options) (*Node, error) {
 
 	if !o.NoDHCP {
 		o.DHCP.Log = n.log
-		o.DHCP.Changed = leases.NewRecorder(n.Journal, n.log).Changed
+		recorder := leases.NewRecorder(n.Journal, n.log)
+		o.DHCP.Changed = func(c keeper.Change) {
+			recorder.Changed(c)
+			if o.LeaseChanged != nil {
+				o.LeaseChanged(c)
+			}
+		}
 		n.Leases = leases.New(o.DHCP)
 		n.Add(Part{Name: "dhcp", Run: n.Leases.Run})
 	}

@@ -207,6 +207,11 @@ func TestReportWhileItEnds(t *testing.T) {
 // A cache has one pod, and asks a source for all others.
 type cache struct{ lookup.Source }
 
+func (c cache) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answer, error) {
+	a, _, err := lookup.Resolve(ctx, c, q)
+	return a, err
+}
+
 func (c cache) Pod(ctx context.Context, pod resolve.Pod) (*lookup.Pod, error) {
 	if pod.Name == "cached" {
 		return &lookup.Pod{UID: "u"}, nil
@@ -284,7 +289,7 @@ func (panicking) Network(context.Context, resolve.NetworkName) (*resolve.Network
 
 func TestPanicOfSource(t *testing.T) {
 	w := newWorld(t)
-	w.options.Source = panicking{}
+	w.options.Source = cache{panicking{}}
 	w.run(w.node())
 	c := w.dial()
 	for range 2 {
@@ -345,7 +350,7 @@ func TestIncomplete(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := node.New(node.Options{CNIDir: file, Source: panicking{}, Writer: &kube.Resolver{}}); err == nil {
+	if _, err := node.New(node.Options{CNIDir: file, Source: cache{}, Writer: &kube.Resolver{}}); err == nil {
 		t.Error("a daemon without a journal")
 	}
 }

@@ -130,6 +130,12 @@ func (s *Source) WaitForSync(ctx context.Context) error {
 	return fmt.Errorf("wait for pods and network-attachment-definitions: %w", context.Cause(ctx))
 }
 
+// HasPod tells if the pod is known to exist without asking.
+func (s *Source) HasPod(namespace, name, uid string) bool {
+	known, synced := s.Known(namespace, name)
+	return synced && known != nil && known.Is(resolve.Pod{Namespace: namespace, Name: name, UID: uid})
+}
+
 // Len returns how many pods and networks are known.
 func (s *Source) Len() (pods, networks int) {
 	return len(s.pods.GetStore().ListKeys()), len(s.networks.GetStore().ListKeys())

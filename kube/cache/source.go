@@ -56,11 +56,10 @@ func (s *Source) Network(ctx context.Context, name resolve.NetworkName) (*resolv
 // PodExists tells whether a pod exists. It says no only after the API server has. A pod is known by its UID, a static pod
 // by that which the kubelet made up: as such it always exists, since the API server does not know of its end.
 func (s *Source) PodExists(ctx context.Context, namespace, name, uid string) (bool, error) {
-	want := resolve.Pod{Namespace: namespace, Name: name, UID: uid}
-	if known, synced := s.Known(namespace, name); synced && known != nil && known.Is(want) {
+	if s.HasPod(namespace, name, uid) {
 		return true, nil
 	}
-	return s.live.PodExists(ctx, want)
+	return s.live.PodExists(ctx, resolve.Pod{Namespace: namespace, Name: name, UID: uid})
 }
 
 // get returns what a synced informer has, or nil.

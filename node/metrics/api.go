@@ -101,11 +101,10 @@ func readVerb(req *http.Request, named bool) string {
 	}
 }
 
-// Informer asks about the daemon's copy of a resource, as "pods": how many objects it has, and when it last got news of
-// them, in seconds since 1970 (0 if it has never had all).
-func (m *Metrics) Informer(resource string, objects, lastSync func() float64) {
+// Informer asks about the daemon's copy of a resource, as "pods": how many objects it has, and whether it has had all of
+// them once.
+func (m *Metrics) Informer(resource string, objects func() float64, synced func() bool) {
 	labels := prometheus.Labels{"resource": resource}
 	m.gauge("braid_informer_objects", "Objects that the daemon has a copy of.", labels, objects)
-	m.gauge("braid_informer_last_sync_timestamp_seconds", "When the daemon last had news of these objects; 0 if it has never had all.",
-		labels, lastSync)
+	m.gauge("braid_informer_synced", "Whether the daemon has heard of all of these objects: 1 if it has.", labels, oneIf(synced))
 }

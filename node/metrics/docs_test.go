@@ -254,7 +254,7 @@ func checkMatcher(t *testing.T, f *dto.MetricFamily, where, label, operator, val
 	t.Helper()
 	fixed := map[string][]string{
 		"outcome": {success, failure}, "verb": slices.Concat(cniVerbs, apiVerbs), "source": {Cache, Live},
-		"reason": {NotRoot, Busy, Missing, Changed, Shadowed},
+		"reason": {Missing, Changed, Shadowed},
 	}
 	switch known, ok := fixed[label]; {
 	case label == "instance" || label == "job":

@@ -30,8 +30,7 @@ type Metrics struct {
 	resolves        *prometheus.CounterVec
 	resolveDuration *prometheus.HistogramVec
 	mismatches      prometheus.Counter
-	refused         *prometheus.CounterVec
-	queueWait       prometheus.Histogram
+	refused         prometheus.Counter
 	reportAttempts  *prometheus.CounterVec
 	reportDelay     prometheus.Histogram
 	apiRequests     *prometheus.CounterVec
@@ -51,7 +50,6 @@ var (
 	callBuckets    = []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 100}
 	pluginBuckets  = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	resolveBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 15}
-	waitBuckets    = []float64{.0001, .001, .01, .1, .5, 1, 5, 15}
 	delayBuckets   = []float64{.01, .025, .05, .1, .25, .5, 1, 5, 15, 60, 300, 1800}
 	apiBuckets     = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 )

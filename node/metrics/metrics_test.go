@@ -42,18 +42,17 @@ func scenario(t *testing.T) *Metrics {
 	m.Resolved(Live, &resolve.Error{Reason: resolve.Unavailable}, 15*time.Second)
 	m.AnnotationMismatch()
 	m.Connections(func() float64 { return 3 })
-	m.Refused(NotRoot)
-	m.QueueWaited(2 * time.Millisecond)
+	m.Refused()
 
 	m.Reports(func() float64 { return 2 }, func() float64 { return 12.5 })
-	m.ReportTried(errors.New("conflict"))
-	m.ReportTried(nil)
+	m.ReportTried(true)
+	m.ReportTried(false)
 	m.ReportWritten(40 * time.Millisecond)
 
 	m.APIRequest("patch", "pods/status", "409", 9*time.Millisecond)
 	m.APIRequest("get", "pods", NoAnswer, 5*time.Second)
-	m.Informer("pods", func() float64 { return 17 }, func() float64 { return 1.7e9 })
-	m.Informer("network-attachment-definitions", func() float64 { return 5 }, func() float64 { return 1.7e9 })
+	m.Informer("pods", func() float64 { return 17 }, func() bool { return true })
+	m.Informer("network-attachment-definitions", func() float64 { return 5 }, func() bool { return false })
 
 	m.DHCPLeases(func() float64 { return 4 })
 	m.DHCPLeaseChanged(false)
@@ -180,7 +179,6 @@ func TestCardinality(t *testing.T) {
 			}
 			m.Resolved(text, &resolve.Error{Reason: text}, -1)
 			m.Resolved(text, errors.New(text), 0)
-			m.Refused(text)
 			m.APIRequest(text, text, text, 0)
 			m.APIRequest(text, text, fmt.Sprint(i), 0)
 			m.ConfigurationRepaired(text)

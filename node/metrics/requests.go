@@ -13,26 +13,16 @@ const (
 	Live  = "live"  // the API server was asked
 )
 
-// Why a connection to the socket was refused.
-const (
-	NotRoot = "peer" // the process at the other end is not root's
-	Busy    = "busy" // there are too many connections
-)
-
 func (m *Metrics) makeResolves() {
 	m.resolves = m.counters("braid_resolve_requests_total", "Requests for a pod and its networks.", "source", "outcome", "reason")
 	m.resolveDuration = m.histograms("braid_resolve_duration_seconds", "How long requests for a pod and its networks took.",
 		resolveBuckets, "source")
 	m.mismatches = m.counter("braid_annotation_mismatches_total",
 		"Pods whose annotations, as the runtime handed them over, were not those that the API server has.")
-	m.refused = m.counters("braid_socket_refused_total", "Connections to the socket that were refused.", "reason")
-	m.queueWait = m.histogram("braid_socket_queue_wait_seconds", "How long requests waited until others had come to their end.", waitBuckets)
+	m.refused = m.counter("braid_socket_refused_total", "Connections to the socket that were refused: the process at the other end was not root's.")
 	for _, source := range []string{Cache, Live} {
 		m.resolves.WithLabelValues(source, success, "")
 		m.resolveDuration.WithLabelValues(source)
-	}
-	for _, reason := range []string{NotRoot, Busy} {
-		m.refused.WithLabelValues(reason)
 	}
 }
 
@@ -62,13 +52,8 @@ func (m *Metrics) Connections(open func() float64) {
 	m.gauge("braid_socket_connections", "Connections to the socket that are open.", nil, open)
 }
 
-// Refused counts a connection to the socket that was refused because of [NotRoot] or [Busy].
-func (m *Metrics) Refused(reason string) {
-	m.refused.WithLabelValues(oneOf([]string{NotRoot, Busy}, reason)).Inc()
-}
-
-// QueueWaited notes how long a request waited for its turn.
-func (m *Metrics) QueueWaited(d time.Duration) { m.queueWait.Observe(seconds(d.Seconds())) }
+// Refused counts a connection to the socket that was refused, because the process at the other end is not root's.
+func (m *Metrics) Refused() { m.refused.Inc() }
 
 func (m *Metrics) makeReports() {
 	m.reportAttempts = m.counters("braid_report_attempts_total", "Attempts to write the network-status of a pod.", "outcome")
@@ -86,7 +71,7 @@ func (m *Metrics) Reports(pending, oldest func() float64) {
 }
 
 // ReportTried counts an attempt to write a report. One that failed is tried again.
-func (m *Metrics) ReportTried(err error) { m.reportAttempts.WithLabelValues(outcome(err != nil)).Inc() }
+func (m *Metrics) ReportTried(failed bool) { m.reportAttempts.WithLabelValues(outcome(failed)).Inc() }
 
 // ReportWritten notes how long it took from the end of the ADD until its report was written.
 func (m *Metrics) ReportWritten(delay time.Duration) { m.reportDelay.Observe(seconds(delay.Seconds())) }

@@ -60,12 +60,16 @@ func (m *Metrics) ConfigurationRepaired(reason string) {
 
 // Ready asks whether the daemon can answer: what /readyz says.
 func (m *Metrics) Ready(ready func() bool) {
-	m.gauge("braid_ready", "Whether the daemon is ready: 1 if it is.", nil, func() float64 {
-		if ready() {
+	m.gauge("braid_ready", "Whether the daemon is ready: 1 if it is.", nil, oneIf(ready))
+}
+
+func oneIf(is func() bool) func() float64 {
+	return func() float64 {
+		if is() {
 			return 1
 		}
 		return 0
-	})
+	}
 }
 
 // Spans asks how many spans were exported, and how many were lost.

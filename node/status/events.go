@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"runtime/debug"
+	"time"
 
 	"github.com/braid-cni/braid/resolve"
 )
@@ -65,7 +66,7 @@ func (q *Queue) writeEvent(ctx context.Context, r *resolve.Report) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
 	defer cancel()
-	if err := q.write(ctx, r); err != nil {
+	if err := q.write(ctx, r, time.Now()); err != nil {
 		q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
 	}
 }

@@ -165,7 +165,7 @@ func (q *Queue) writeEntry(ctx context.Context, e *entry) (err error) {
 		return nil
 	}
 	if !q.begin(e, pending) {
-		err := q.tell(ctx, report)
+		err := q.tell(ctx, report, e.since)
 		if q.told(e, err); err != nil {
 			return err
 		}
@@ -224,28 +224,28 @@ func (q *Queue) told(e *entry, err error) {
 }
 
 // tell writes a report. Its status decides, and comes first, so that another try does not repeat the events.
-func (q *Queue) tell(ctx context.Context, r *resolve.Report) error {
+func (q *Queue) tell(ctx context.Context, r *resolve.Report, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
 	defer cancel()
 	if r.Status != nil {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}); err != nil {
+		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}, since); err != nil {
 			return err
 		}
 	}
 	if len(r.Events) > 0 {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Events: r.Events}); err != nil {
+		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Events: r.Events}, since); err != nil {
 			q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
 		}
 	}
 	return nil
 }
 
-// write is one try.
-func (q *Queue) write(ctx context.Context, r *resolve.Report) error {
+// write is one try, of what was queued at a time.
+func (q *Queue) write(ctx context.Context, r *resolve.Report, since time.Time) error {
 	start := time.Now()
 	err := q.Writer.Report(ctx, r)
 	if q.Tried != nil {
-		q.Tried(Try{What: what(r), Outcome: outcome(err), Took: time.Since(start)})
+		q.Tried(Try{What: what(r), Outcome: outcome(err), Took: time.Since(start), Age: time.Since(since)})
 	}
 	return err
 }
