@@ -13,23 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
-
-// noted returns what the journal has of the pod.
-func (w *world) noted() *journal.Record {
-	w.t.Helper()
-	j, err := journal.Open(filepath.Join(w.dir, "attachments"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r, err := j.Get("c1", "eth0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return r
-}
 
 // A report that the daemon is to write is in the journal before the daemon hears of it; else there is no need.
 func TestReportIsQueuedInTheJournal(t *testing.T) {
@@ -41,7 +26,7 @@ func TestReportIsQueuedInTheJournal(t *testing.T) {
 			if want := filepath.Join(w.dir, "attachments"); w.query.Journal != want {
 				t.Errorf("the query names the journal %q, want %q", w.query.Journal, want)
 			}
-			r := w.noted()
+			r := w.record()
 			if r.PodUID != "u1" {
 				t.Errorf("the record has UID %q", r.PodUID)
 			}

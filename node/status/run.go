@@ -30,7 +30,9 @@ func (q *Queue) Run(ctx context.Context) error {
 	for range q.Workers {
 		workers.Go(func() { q.work(work) })
 	}
-	workers.Go(func() { q.writeEvents(ctx, work) })
+	for range eventWriters {
+		workers.Go(func() { q.writeEvents(ctx, work) })
+	}
 	workers.Go(func() { q.scanNowAndThen(ctx) })
 	<-ctx.Done()
 	q.end()
@@ -223,7 +225,8 @@ func (q *Queue) told(e *entry, err error) {
 	e.finish(nil)
 }
 
-// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events.
+// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events. Those are
+// worth less and more in number, so no pod waits for another's.
 func (q *Queue) tell(ctx context.Context, r *resolve.Report, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
 	defer cancel()
@@ -232,11 +235,7 @@ func (q *Queue) tell(ctx context.Context, r *resolve.Report, since time.Time) er
 			return err
 		}
 	}
-	if len(r.Events) > 0 {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Events: r.Events}, since); err != nil {
-			q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
-		}
-	}
+	q.Events(r.Pod, r.Events)
 	return nil
 }
 
