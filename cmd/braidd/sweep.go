@@ -99,7 +99,7 @@ func sweepTwice(
 		err = d.Sweep(ctx, req, o)
 	}
 	if failed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d records could not be undone; they are kept for the next sweep", failed))
+		err = errors.Join(err, fmt.Errorf("records that could not be undone, and are kept for the next sweep: %d", failed))
 	}
 	return errors.Join(err, printing)
 }

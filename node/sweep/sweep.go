@@ -236,7 +236,10 @@ func (s *Sweeper) report(f *delegate.Finding) {
 		log.Error("cannot be undone; tried again in the next sweep", "err", f.Error)
 	}
 	m := s.memory[idOf(f.RecordKey)]
-	state := f.Verdict + f.Reason + f.Error
+	state := f.Verdict + f.Error // the reason changes when a part has been undone
+	if f.Error == "" {
+		state += f.Reason
+	}
 	if m == nil || m.told == state {
 		return
 	}
