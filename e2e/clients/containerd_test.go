@@ -10,6 +10,8 @@ import (
 
 	gocni "github.com/containerd/go-cni"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/braid-cni/braid/internal/nettest"
 )
 
 // A containerd does with containerd's driver what its CRI plugin does.
@@ -207,7 +209,7 @@ func TestContainerdAnnotations(t *testing.T) {
 	c, p := n.newContainerd(true), n.pod("web", "storage")
 	for name, handed := range map[string]map[string]string{
 		"the same":  {"k8s.v1.cni.cncf.io/networks": "storage", "kubernetes.io/config.source": "api"},
-		"others":    {"k8s.v1.cni.cncf.io/networks": "gone"}, // what is known of the pod counts
+		"older":     {"k8s.v1.cni.cncf.io/networks": "gone", "kubernetes.io/config.source": "api"}, // those of the API count
 		"none":      {},
 		"not given": nil,
 	} {
@@ -220,5 +222,24 @@ func TestContainerdAnnotations(t *testing.T) {
 		}
 		c.stop(p)
 	}
+
+	t.Log("a static pod, of which the API has nothing yet")
+	p = n.staticPod("static")
+	res, err := c.Setup(t.Context(), p.id, p.ns.Path(), p.options(staticAnnotations)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if net1 := res.Interfaces["net1"]; net1 == nil || len(net1.IPConfigs) != 2 {
+		t.Errorf("net1 in the result: %+v", net1)
+	}
+	c.stop(p)
 	n.nothingLeft()
+}
+
+// staticAnnotations are what the kubelet tells a runtime of a static pod.
+var staticAnnotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "storage", "kubernetes.io/config.source": "file"}
+
+// staticPod is a pod that no manifest has.
+func (n *node) staticPod(name string) *pod {
+	return &pod{name: name, id: "c-" + name, ns: nettest.NewNS(n.t)}
 }

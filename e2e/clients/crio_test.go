@@ -301,6 +301,27 @@ func TestCRIOCollectsTheNetworkBesideBraid(t *testing.T) {
 	}
 }
 
+// TestCRIOAnnotations: CRI-O hands over a pod's annotations as containerd does.
+func TestCRIOAnnotations(t *testing.T) {
+	n := newNode(t)
+	n.nad("storage", storage)
+	n.load("00-braid.conflist", n.list(entry{keys: `"result": "default", "capabilities": {"io.kubernetes.cri.pod-annotations": true}`}))
+	c, p := n.newCRIO(), n.staticPod("static")
+	network := p.network()
+	network.RuntimeConfig = map[string]ocicni.RuntimeConfig{"pods": {PodAnnotations: &staticAnnotations}}
+	if _, err := c.SetUpPod(network); err != nil {
+		t.Fatal(err)
+	}
+	if podIPs, err := c.podIPs(p); err != nil || len(podIPs) != 1 {
+		t.Errorf("addresses of the pod: %q, %v", podIPs, err)
+	}
+	if links := p.ns.Links(t); !slices.Contains(links, "net1") {
+		t.Errorf("links of the pod: %q", links)
+	}
+	c.mustStop(p)
+	n.nothingLeft()
+}
+
 // TestCRIOConfigurationFolderChanges: what CRI-O has set up it tears down from its cache; new pods get what the folder
 // has now.
 func TestCRIOConfigurationFolderChanges(t *testing.T) {

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -27,7 +28,8 @@ func newNode(t *testing.T) *node {
 	nettest.LeakCheck(t)
 	n := &node{t: t, ns: nettest.Node(t), dir: t.TempDir(), conf: t.TempDir()}
 	n.nic = nettest.Parent(t, n.ns).Name
-	if err := os.Mkdir(n.manifests(), 0o755); err != nil {
+	// libcni's cache is at a place that tests share, and a test that failed leaves things there.
+	if err := errors.Join(os.Mkdir(n.manifests(), 0o755), os.RemoveAll("/var/lib/cni/results")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.removeBridges)
@@ -67,7 +69,7 @@ func (n *node) list(e entry) string {
 	if e.name == "" {
 		e.name = "pods"
 	}
-	keys := fmt.Sprintf(`"cniDir": %q, "binDir": %q`, filepath.Join(n.dir, "braid"), binaries())
+	keys := fmt.Sprintf(`"cniDir": %q, "binDir": %q, "policy": [{"namespaces": ["*"], "paths": ["$DIR"]}]`, filepath.Join(n.dir, "braid"), binaries())
 	if !strings.Contains(e.keys, `"delegates"`) && !strings.Contains(e.keys, `"clusterNetwork"`) {
 		keys += `, "delegates": [` + cluster + `]`
 	}
