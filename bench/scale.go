@@ -61,7 +61,7 @@ func (b *bench) reserve(folder string, n int) {
 	b.t.must(os.MkdirAll(folder, 0o755))
 	a := netip.MustParseAddr("10.0.0.2")
 	for i := range n {
-		b.t.must(os.WriteFile(filepath.Join(folder, a.String()), fmt.Appendf(nil, "%064d\r\neth0", i), 0o600))
+		b.t.must(os.WriteFile(filepath.Join(folder, a.String()), fmt.Appendf(nil, "f%063d\r\neth0", i), 0o600))
 		a = a.Next()
 	}
 	b.t.must(os.WriteFile(filepath.Join(folder, "last_reserved_ip.0"), []byte(a.Prev().String()), 0o600))
