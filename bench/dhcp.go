@@ -43,6 +43,8 @@ func (b *bench) dhcp(counts []int, rounds int) {
 			socket := keeperSocket
 			if p.name == referencePeer || p.name == thinPeer || p.name == thickPeer {
 				socket = refSocket
+			} else if p.name == braidDaemonPeer {
+				socket = "/run/cni/braidd-dhcp.sock"
 			}
 			config := func(k int) string {
 				return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "dhcp%d-%d", "type": "macvlan", "master": "nic1", "mode": "bridge",

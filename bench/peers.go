@@ -90,16 +90,16 @@ func (b *bench) startPeers(names []string) {
 			}
 		case braidPeer, braidDaemonPeer:
 			p.meta, p.caller.path = true, []string{bin("braid")}
-			socket := "/run/braid/none.sock"
+			socket, cniDir := "/run/braid/none.sock", fmt.Sprint("/var/lib/cni/braid-", i)
 			if name == braidDaemonPeer {
 				socket = "/run/braid/braidd.sock"
-				if p.daemon = b.startBraidd(bin("braid")); p.daemon == nil {
+				if p.daemon = b.startBraidd(bin("braid"), cniDir); p.daemon == nil {
 					continue
 				}
 			}
 			primary := b.write(dir, "10-cluster.conf", p.defaultNetwork())
 			list := conflist(b.t, `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "braid", "kubeconfig": %q,
-				"clusterNetwork": %q, "binDir": %q, "cniDir": "/var/lib/cni/braid-%d", "daemonSocket": %q}]}`, b.kubeconfig, primary, bin("braid"), i, socket)
+				"clusterNetwork": %q, "binDir": %q, "cniDir": %q, "daemonSocket": %q}]}`, b.kubeconfig, primary, bin("braid"), cniDir, socket)
 			p.steps = func(place, int) []step { return []step{{list, "eth0"}} }
 		case thinPeer:
 			p.meta, p.caller.path = true, []string{bin("multus")}
@@ -117,13 +117,14 @@ func (b *bench) startPeers(names []string) {
 }
 
 // startBraidd starts the node daemon, if this tree has one.
-func (b *bench) startBraidd(bin string) *daemon {
+func (b *bench) startBraidd(bin, cniDir string) *daemon {
 	program := filepath.Join(bin, "braidd")
 	if out, err := exec.Command(program, "daemon", "--help").CombinedOutput(); err != nil {
 		b.note("Left out: %s. `braidd daemon --help` says %s", braidDaemonPeer, short(string(out)))
 		return nil
 	}
-	d := startDaemon(b.t, "braidd", []string{"NODE_NAME=" + nodeName}, program, "daemon", "--kubeconfig", b.kubeconfig)
+	d := startDaemon(b.t, "braidd", []string{"NODE_NAME=" + nodeName}, program, "daemon", "--kubeconfig", b.kubeconfig,
+		"--cni-dir", cniDir, "--dhcp-socket", "/run/cni/braidd-dhcp.sock", "--log-level", "error")
 	d.until(b.t, "braidd serves its socket", func() bool { return isSocket("/run/braid/braidd.sock") })
 	return d
 }

@@ -49,6 +49,7 @@ type Config struct {
 	SystemNamespaces   []string // whose pods do not get DefaultNetworks
 	NamespaceIsolation bool     // a pod may use networks of its own namespace and of GlobalNamespaces only
 	GlobalNamespaces   []string
+	Policy             Policy // of what NetworkAttachmentDefinitions may say
 
 	// How Braid works.
 	CNIDir                 string    // absolute path of the journal

@@ -182,6 +182,7 @@ func (c *Config) readLookup(o *object) {
 	o.readNames("systemNamespaces", &c.SystemNamespaces, isLabel, wantLabel)
 	c.NamespaceIsolation = o.readBool("namespaceIsolation")
 	c.readGlobalNamespaces(o)
+	c.readPolicy(o)
 }
 
 // readGlobalNamespaces takes a list, or names separated by commas as Multus does. Without a name the latter counts as

@@ -170,6 +170,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	record := &journal.Record{
 		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
+		PIDNamespace: pidNamespace(),
 	}
 	for _, p := range plan {
 		record.Attachments = append(record.Attachments, journal.Attachment{

@@ -93,11 +93,15 @@ func (c *call) find(pluginType string) cni.Plugin {
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
 }
 
-// pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes.
+// pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes. Podman hands over
+// a name without a namespace, for a plugin of its own (dnsname).
 func (c *call) pod() resolve.Pod {
 	namespace, _ := c.req.Arg("K8S_POD_NAMESPACE")
 	name, _ := c.req.Arg("K8S_POD_NAME")
 	uid, _ := c.req.Arg("K8S_POD_UID")
+	if namespace == "" {
+		return resolve.Pod{}
+	}
 	return resolve.Pod{Namespace: namespace, Name: name, UID: uid}
 }
 

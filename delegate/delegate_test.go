@@ -242,6 +242,25 @@ func TestArgsForTheDefaultNetwork(t *testing.T) {
 	}
 }
 
+// TestNameWithoutNamespace: podman hands over a container's name as K8S_POD_NAME, and means no pod by it.
+func TestNameWithoutNamespace(t *testing.T) {
+	w := newWorld(t)
+	w.answer.Annotations[conf.AnnotationNetworks] = "one"
+	var got []string
+	w.on = func(plugin, command string, _ *cni.Request) error {
+		got = append(got, command+" "+plugin)
+		return nil
+	}
+	req := w.request("")
+	req.Args = "IgnoreUnknown=1;K8S_POD_NAME=web"
+	if _, err := w.delegator().Add(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"ADD fake-default"}, got); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
 func TestFailedAddLeavesNothing(t *testing.T) {
 	cause := types.NewError(types.ErrTryAgainLater, "pool is empty", "")
 	for _, tt := range []struct {
