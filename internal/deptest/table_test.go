@@ -42,7 +42,7 @@ var sideways = []struct{ from, to, why string }{
 
 // testSupport may be imported by tests only, and may import anything.
 var testSupport = []string{
-	"cni/cnitest", "kube/kubetest", "internal/deptest", "internal/manpage", "internal/nettest", "internal/refplugins", "e2e/...",
+	"cni/cnitest", "kube/kubetest", "internal/deptest", "internal/manpage", "internal/nettest", "internal/refplugins", "e2e/...", "bench/...",
 }
 
 // reserved lists packages from outside that only some may import.
