@@ -83,6 +83,8 @@ func (r *Resolver) explain(o operation, err error) *resolve.Error {
 		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.credentials, err)
 	case apierrors.IsForbidden(err):
 		return invalid("%s: %v; the account of %s needs the verb %q on %s", o, err, r.credentials, o.verb, o.resource)
+	case isUnknownPath(err):
+		return invalid("%s: the API server has no %s: apply their CustomResourceDefinition", o, o.resource)
 	case isUnavailable(err):
 		return &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("%s: %v", o, err)}
 	}

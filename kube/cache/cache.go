@@ -67,8 +67,8 @@ type Source struct {
 	ask      lookup.Source // live, or what bounds it
 	log      *slog.Logger
 	count    func(resource, origin string)
-	pods     clientcache.SharedIndexInformer
-	networks clientcache.SharedIndexInformer
+	pods     informer
+	networks informer
 }
 
 var (
@@ -96,14 +96,19 @@ func New(live *kube.Resolver, o Options) (*Source, error) {
 	return s, err
 }
 
-func (s *Source) informer(lw clientcache.ListerWatcher, object runtime.Object, resource string) (clientcache.SharedIndexInformer, error) {
-	i := clientcache.NewSharedIndexInformerWithOptions(lw, object, clientcache.SharedIndexInformerOptions{ObjectDescription: resource})
+// An informer keeps the objects of one resource.
+type informer = clientcache.SharedIndexInformer
+
+func (s *Source) informer(lw clientcache.ListerWatcher, object runtime.Object, resource string) (informer, error) {
+	options := clientcache.SharedIndexInformerOptions{ObjectDescription: resource}
+	i := clientcache.NewSharedIndexInformerWithOptions(lw, object, options)
 	if err := i.SetTransform(strip); err != nil {
 		return nil, err
 	}
 	err := i.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *clientcache.Reflector, err error) {
 		if ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-			s.log.WarnContext(ctx, "watch ended, to be begun again", "resource", resource, "err", s.live.Explain("list and watch", resource, err))
+			err = s.live.Explain("list and watch", resource, err)
+			s.log.WarnContext(ctx, "watch ended, to be begun again", "resource", resource, "err", err)
 		}
 	})
 	return i, err
@@ -113,7 +118,7 @@ func (s *Source) informer(lw clientcache.ListerWatcher, object runtime.Object, r
 func (s *Source) Run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(s.log.Handler()))
 	var wg sync.WaitGroup
-	for _, i := range []clientcache.SharedIndexInformer{s.pods, s.networks} {
+	for _, i := range []informer{s.pods, s.networks} {
 		wg.Go(func() { i.RunWithContext(ctx) })
 	}
 	wg.Wait()
@@ -174,5 +179,7 @@ func strip(object any) (any, error) {
 }
 
 func stripMeta(m *metav1.ObjectMeta, annotations map[string]string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: annotations}
+	return metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: annotations,
+	}
 }

@@ -405,13 +405,28 @@ func TestAPIServerGone(t *testing.T) {
 	}
 }
 
-// TestForbidden: the log says which verb is missing.
-func TestForbidden(t *testing.T) {
-	s := kubetest.New(t)
-	s.Break(kubetest.Fault{Path: "/api/v1/pods", Code: 403, Message: `pods is forbidden: User "braid" cannot list resource "pods"`})
-	d := newDaemon(t, s)
-	d.run()
-	eventually(t, "a log of it", func() bool { return strings.Contains(d.log.String(), `cannot list resource`) })
+// TestCannotWatch: the log says what to change.
+func TestCannotWatch(t *testing.T) {
+	for _, tt := range []struct {
+		fault kubetest.Fault
+		want  string
+	}{
+		{kubetest.Fault{Path: "/api/v1/pods", Code: 403, Message: `User "braid" cannot list resource "pods"`}, "needs the verb"},
+		{kubetest.Fault{Path: "definitions", Code: 404}, "apply their CustomResourceDefinition"},
+		{kubetest.Fault{Code: 401, Message: "Unauthorized"}, "does not accept the credentials"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			t.Parallel()
+			s := kubetest.New(t)
+			s.Break(tt.fault)
+			d := newDaemon(t, s)
+			d.run()
+			eventually(t, "a log of it", func() bool { return strings.Contains(d.log.String(), tt.want) })
+			if d.Synced() {
+				t.Error("synced")
+			}
+		})
+	}
 }
 
 func TestPodExists(t *testing.T) {

@@ -18,9 +18,10 @@ import (
 func TestMemory(t *testing.T) {
 	const pods, nads, limit = 250, 5000, 20 << 20
 	s := kubetest.New(t)
-	managed := []metav1.ManagedFieldsEntry{{Manager: "kubectl", Operation: "Update", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{
-		Raw: []byte(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", 1000) + `":{}}}}`),
-	}}}
+	managed := []metav1.ManagedFieldsEntry{{
+		Manager: "kubectl", Operation: "Update", FieldsType: "FieldsV1",
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", 1000) + `":{}}}}`),
+	}}
 	for i := range nads {
 		config := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net-%d","plugins":[{"type":"macvlan","master":"eth1","ipam":{"type":"host-local","%s":1}}]}`, i, strings.Repeat("x", 900))
 		s.AddNAD(&netv1.NetworkAttachmentDefinition{

@@ -5,7 +5,6 @@ import (
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clientcache "k8s.io/client-go/tools/cache"
 
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
@@ -63,7 +62,7 @@ func (s *Source) PodExists(ctx context.Context, namespace, name, uid string) (bo
 }
 
 // get returns what a synced informer has, or nil.
-func get[T any](i clientcache.SharedIndexInformer, namespace, name string) (object T, synced bool) {
+func get[T any](i informer, namespace, name string) (object T, synced bool) {
 	if !i.HasSynced() {
 		return object, false
 	}

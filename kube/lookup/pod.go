@@ -63,7 +63,10 @@ func Annotations(all map[string]string) map[string]string {
 }
 
 func isRead(annotation string) bool {
-	domain, _, _ := strings.Cut(annotation, "/")
+	domain, _, named := strings.Cut(annotation, "/")
+	if !named {
+		return false
+	}
 	switch domain {
 	case "k8s.v1.cni.cncf.io", "v1.multus-cni.io", "braid-cni.io":
 		return annotation != conf.AnnotationNetworkStatus
