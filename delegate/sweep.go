@@ -253,7 +253,7 @@ func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 		if !s.decide(&f, s.judge(r, look(r), s.processesNow(f.Verdict))) {
 			return f
 		}
-		c.log.Warn("undo what is left of a container that is gone", "pod", r.Pod, "verdict", f.Verdict, "reason", f.Reason)
+		c.log.Info("undo what is left of a container that is gone", "pod", r.Pod, "verdict", f.Verdict, "reason", f.Reason)
 		err = c.undo(ctx, r)
 	}
 	f.Action = Undone

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,9 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/resolve"
 )
 
 // sweep sweeps and returns what was found, by container.
@@ -540,6 +543,11 @@ func TestSweepOfNewerRecords(t *testing.T) {
 	w.wantRecords(1)
 }
 
+// unheard is a world that keeps no reports.
+type unheard struct{ *world }
+
+func (unheard) Report(context.Context, *resolve.Report) error { return nil }
+
 // TestSweepRaces: sweeps without any grace run against runtimes that ADD and DEL the same containers, some with DEL, some
 // by removing the namespace only, and use the IDs again. No attachment of a pod that lives goes, and nothing stays.
 func TestSweepRaces(t *testing.T) {
@@ -563,6 +571,12 @@ func TestSweepRaces(t *testing.T) {
 	}
 	d := w.delegator()
 	d.Stderr = io.Discard
+	d.Resolver = func(*conf.Config, *slog.Logger) (interface {
+		resolve.Resolver
+		io.Closer
+	}, error) {
+		return unheard{w}, nil
+	}
 	stop := make(chan struct{})
 	var sweeps, swept atomic.Int64
 	var sweepers, runtimes sync.WaitGroup

@@ -42,7 +42,7 @@ func (s *sweep) judge(r *journal.Record, at sight, procs *processes) judgement {
 	case at.state == gone && r.NetnsInode != 0 && !s.claimed[r.NetnsInode] && procs.see(r):
 		switch in, err := procs.in(r.NetnsInode); {
 		case err != nil:
-			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but it cannot be told whether a process is in it: %v", at.reason, err)}
+			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but its processes cannot be told: %v", at.reason, err)}
 		case in != 0 && mayBeOf(r, in):
 			return judgement{verdict: Unknown, reason: fmt.Sprintf("%s, but process %d is in it", at.reason, in)}
 		}
@@ -58,7 +58,7 @@ func (s *sweep) judge(r *journal.Record, at sight, procs *processes) judgement {
 	}
 	switch in, err := procs.in(r.NetnsInode); {
 	case err != nil:
-		return judgement{verdict: Alive, reason: fmt.Sprintf("the pod is gone, but it cannot be told whether a process is in its namespace: %v", err)}
+		return judgement{verdict: Alive, reason: fmt.Sprintf("the pod is gone, but its processes cannot be told: %v", err)}
 	case in != 0:
 		return judgement{verdict: Alive, reason: fmt.Sprintf("the pod is gone, but process %d is in its namespace", in)}
 	}
@@ -152,7 +152,7 @@ func missing(r *journal.Record) sight {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Dir(r.Netns), &st); err != nil {
-		return sight{unclear, fmt.Sprintf("%s is not there, nor is its folder: the file system of the host may not be seen from here", r.Netns)}
+		return sight{unclear, r.Netns + " is not there, nor is its folder: the host may not be seen from here"}
 	}
 	return sight{gone, r.Netns + " is gone"}
 }

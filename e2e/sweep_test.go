@@ -187,6 +187,29 @@ func TestSweep(t *testing.T) {
 	n.left()
 }
 
+// TestSweepLooksForProcesses: whether there are none can be said with the node's /proc only, in whatever PID namespace
+// the sweep runs itself.
+func TestSweepLooksForProcesses(t *testing.T) {
+	n := newSweptNode(t)
+	web := n.pod("web", "storage")
+	web.mustAdd()
+	known := []delegate.Known{{RecordKey: n.sweep(nil)["c-web"].RecordKey, PodGone: true}}
+	for _, tt := range []struct{ wrapper, verdict string }{
+		{"unshare --pid --fork", delegate.PodGone},
+		{"unshare --pid --fork --mount-proc", delegate.Alive},
+	} {
+		cmd := n.sweepCommand(known, "--config", n.conflist(), "--grace", "0s", "--dry-run")
+		cmd.Args = append(strings.Fields(tt.wrapper), cmd.Args...)
+		cmd.Path = "/usr/bin/unshare"
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), `"verdict":"`+tt.verdict+`"`) {
+			t.Errorf("%s: found %s, %v, want %s", tt.wrapper, out, err, tt.verdict)
+		}
+	}
+	web.mustDel()
+	n.left()
+}
+
 // TestSweepByHand: without a memory the command sees for itself that what is gone stays gone.
 func TestSweepByHand(t *testing.T) {
 	n := newSweptNode(t)
@@ -215,6 +238,7 @@ func TestSweepByHand(t *testing.T) {
 func TestSweepAfterReboot(t *testing.T) {
 	const pods = 250
 	n := newSweptNode(t)
+	n.keys = `"logLevel": "warn"` // without a cluster: an ADD takes half the time
 	var adds errgroup.Group
 	adds.SetLimit(8)
 	for i := range pods {
@@ -486,4 +510,76 @@ func (n *node) hostRoot(propagates bool) string {
 		}
 	})
 	return root
+}
+
+// TestSweepWithThirdParty: a plugin that fails or hangs keeps what is its own in the journal, and is tried again.
+func TestSweepWithThirdParty(t *testing.T) {
+	n := newSweptNode(t)
+	bin := t.TempDir()
+	n.path = append([]string{bin}, n.path...) // the first one is binDir
+	how := filepath.Join(bin, "how")
+	script := `#!/bin/sh
+case $CNI_COMMAND in
+ADD) echo '{"cniVersion": "1.1.0", "interfaces": [{"name": "'$CNI_IFNAME'", "sandbox": "'$CNI_NETNS'"}]}' ;;
+DEL) . ` + how + ` ;;
+esac
+`
+	setHow := func(s string) {
+		t.Helper()
+		if err := os.WriteFile(how, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(bin, "vendor"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.nad("blue", "vendor", `{"cniVersion": "1.1.0", "type": "vendor"}`)
+	dead := n.pod("dead", "storage,vendor")
+	dead.mustAdd()
+	dead.ns.Remove(t)
+
+	var events []string
+	s := sweep.New(sweep.Options{
+		Command:  sweep.Command{Path: filepath.Join(binaries(), "braidd"), Args: []string{"--config", n.conflist()}},
+		Grace:    time.Nanosecond,
+		Deadline: 2 * time.Second,
+		Log:      slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Event:    func(_ resolve.Pod, e resolve.Event) { events = append(events, e.Message) },
+	})
+	mustSweep := func() {
+		t.Helper()
+		if err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setHow(`echo '{"cniVersion": "1.1.0", "code": 100, "msg": "the switch does not answer"}'; exit 1`)
+	for range 3 { // the first one only sees it
+		mustSweep()
+	}
+	if len(events) != 1 || !strings.Contains(events[0], "network blue/vendor: net2: plugin vendor: the switch does not answer") {
+		t.Errorf("events: %q", events)
+	}
+	if left := n.has("10.244.0.2"); len(left) > 0 {
+		t.Errorf("the rest was not undone: %q", left)
+	}
+	setHow("echo $$ > " + how + ".pid; sleep 600")
+	if err := s.Sweep(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a sweep with a plugin that hangs: %v", err)
+	}
+	pid, err := os.ReadFile(how + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); err == nil {
+		t.Errorf("the plugin, process %s, outlives the sweep", pid)
+	}
+	if records, err := filepath.Glob(filepath.Join(n.dir, "braid", "attachments", "*.json")); err != nil || len(records) != 1 {
+		t.Errorf("records %q, %v", records, err)
+	}
+	setHow("exit 0")
+	mustSweep()
+	if len(events) == 0 || !strings.HasPrefix(events[len(events)-1], "Undid blue/vendor@net2 of container c-dead") {
+		t.Errorf("events: %q", events)
+	}
+	n.left()
 }

@@ -113,6 +113,9 @@ func Open(dir string) (*Journal, error) {
 	return &Journal{dir}, nil
 }
 
+// Dir returns the folder.
+func (j *Journal) Dir() string { return j.dir }
+
 func (j *Journal) path(containerID, ifName string) string {
 	return filepath.Join(j.dir, containerID+":"+ifName+".json")
 }

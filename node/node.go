@@ -12,7 +12,6 @@ import (
 
 	"github.com/braid-cni/braid/ipam/dhcp/keeper"
 	"github.com/braid-cni/braid/journal"
-	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/node/leases"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/node/status"
@@ -22,7 +21,7 @@ import (
 // Options say what a daemon is made of. What is not needed is left zero.
 type Options struct {
 	CNIDir string        // the plugin's cniDir
-	Source lookup.Source // of pods and networks: a cache of them, or an API server
+	Source Source        // of pods and networks
 	Writer status.Writer // of network-status and events
 	Log    *slog.Logger  // default slog.Default()
 
@@ -30,6 +29,9 @@ type Options struct {
 	Status status.Options // its Journal, Writer and Log are those of these options
 	DHCP   keeper.Options // its Log is that of these options, its Changed the daemon's own
 	NoDHCP bool           // no lease keeper
+
+	// LeaseChanged is told of leases that are no longer what their ADDs returned. It may be nil, and must not block.
+	LeaseChanged func(keeper.Change)
 
 	// Observe gets what plugins tell of their calls, besides what the daemon itself does about it. It may be nil, and must
 	// not block.
@@ -63,7 +65,7 @@ func New(o Options) (*Node, error) {
 	n.Status = status.New(o.Status)
 	n.status = n.supervise(Part{Name: "status", Run: n.Status.Run})
 
-	o.Server.Resolver = &resolver{source: guarded{o.Source, n.log}, queue: n.Status, journal: dir}
+	o.Server.Resolver = &resolver{source: o.Source, queue: n.Status, journal: dir}
 	o.Server.Observe = n.observe(o.Observe)
 	o.Server.Log = n.log
 	n.Server = server.New(o.Server)
@@ -71,7 +73,13 @@ func New(o Options) (*Node, error) {
 
 	if !o.NoDHCP {
 		o.DHCP.Log = n.log
-		o.DHCP.Changed = leases.NewRecorder(n.Journal, n.log).Changed
+		recorder := leases.NewRecorder(n.Journal, n.log)
+		o.DHCP.Changed = func(c keeper.Change) {
+			recorder.Changed(c)
+			if o.LeaseChanged != nil {
+				o.LeaseChanged(c)
+			}
+		}
 		n.Leases = leases.New(o.DHCP)
 		n.Add(Part{Name: "dhcp", Run: n.Leases.Run})
 	}

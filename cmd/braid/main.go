@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +30,7 @@ func main() {
 		Resolver: connect,
 		Stderr:   os.Stderr,
 		BootID:   journal.BootID(),
+		Observer: tellDaemon,
 	}, about)
 }
 
@@ -44,8 +46,9 @@ func standalone() (table map[string]cni.Plugin) {
 	return table
 }
 
-// connect starts `braidd resolve`, which lies beside this binary, with the first request.
-func connect(c *conf.Config, _ *slog.Logger) (interface {
+// connect leads to the daemon of the node, and to `braidd resolve`, which lies beside this binary, where that does not
+// answer. Nothing is asked or started yet.
+func connect(c *conf.Config, log *slog.Logger) (interface {
 	resolve.Resolver
 	io.Closer
 }, error) {
@@ -54,10 +57,18 @@ func connect(c *conf.Config, _ *slog.Logger) (interface {
 		return nil, err
 	}
 	child := &resolve.Child{Path: filepath.Join(filepath.Dir(self), "braidd"), Args: []string{"resolve"}}
+	if _, err := os.Stat(child.Path); err != nil {
+		return nil, err
+	}
 	if c.Manifests != "" {
 		child.Args = append(child.Args, "--manifests", c.Manifests, "--status-dir", filepath.Join(c.CNIDir, "status"))
-	} else {
-		child.Args = append(child.Args, "--kubeconfig", c.Kubeconfig)
+		return child, nil
 	}
-	return child, nil
+	child.Args = append(child.Args, "--kubeconfig", c.Kubeconfig)
+	return &resolve.Node{Socket: c.DaemonSocket, Child: child, Log: log.Info}, nil
+}
+
+// tellDaemon is for the daemon's metrics, traces and events. Where there is none, nobody misses them.
+func tellDaemon(c *conf.Config, o *resolve.Observation) {
+	_ = resolve.Observe(context.Background(), c.DaemonSocket, o)
 }

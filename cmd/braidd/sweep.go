@@ -45,22 +45,27 @@ func sweepCommand() *cobra.Command {
 			}
 			d := &delegate.Delegator{Own: own.Plugins, Stderr: cmd.ErrOrStderr(), BootID: journal.BootID()}
 			req := &cni.Request{Config: entry, Path: filepath.SplitList(os.Getenv("CNI_PATH"))}
-			print := printFinding
+			write := printFinding
 			if asJSON {
-				print = encodeFinding
+				write = encodeFinding
 			}
-			return sweepTwice(cmd.Context(), d, req, o, known != "", func(f *delegate.Finding) error { return print(cmd.OutOrStdout(), f) })
+			return sweepTwice(cmd.Context(), d, req, o, known != "", func(f *delegate.Finding) error {
+				return write(cmd.OutOrStdout(), f)
+			})
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&config, "config", "", "the plugin's configuration, or a list that has it")
-	flags.StringVar(&confDir, "conf-dir", "/etc/cni/net.d", "where the first configuration with the plugin is taken from, without --config")
+	flags.StringVar(&confDir, "conf-dir", "/etc/cni/net.d",
+		"where the first configuration with the plugin is taken from, without --config")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "change nothing, print what would be done")
-	flags.DurationVar(&o.Grace, "grace", time.Minute, "how long a container must have been gone; what another boot left is not waited for")
+	flags.DurationVar(&o.Grace, "grace", time.Minute,
+		"how long a container must have been gone; what another boot left is not waited for")
 	flags.BoolVar(&o.Unreadable, "unreadable", false,
 		"undo what is known of records too damaged to be judged: only if their containers are known to be gone")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON document a line")
-	flags.StringVar(&known, "known", "", "a file, - for standard input, with a JSON list of what is known of records, as the daemon writes it")
+	flags.StringVar(&known, "known", "",
+		"a file, - for standard input, with a JSON list of what is known of records, as the daemon writes it")
 	cmd.MarkFlagsMutuallyExclusive("config", "conf-dir")
 	return cmd
 }
@@ -68,11 +73,12 @@ func sweepCommand() *cobra.Command {
 // sweepTwice sweeps, and once more after the grace time if that is all that something waits for: a process that remembers
 // nothing has to see itself that what is gone stays gone.
 func sweepTwice(
-	ctx context.Context, d *delegate.Delegator, req *cni.Request, o delegate.SweepOptions, once bool, print func(*delegate.Finding) error,
+	ctx context.Context, d *delegate.Delegator, req *cni.Request, o delegate.SweepOptions, once bool,
+	write func(*delegate.Finding) error,
 ) error {
 	var waiting []delegate.Known
 	var failed int
-	var printing error
+	var writing error
 	o.Found = func(f delegate.Finding) {
 		switch f.Action {
 		case delegate.Failed:
@@ -80,10 +86,10 @@ func sweepTwice(
 		case delegate.Waits:
 			waiting = append(waiting, delegate.Known{RecordKey: f.RecordKey, StaleSeconds: o.Grace.Seconds()})
 		}
-		printing = errors.Join(printing, print(&f))
+		writing = errors.Join(writing, write(&f))
 	}
 	err := d.Sweep(ctx, req, o)
-	if len(waiting) > 0 && !once && !o.DryRun && err == nil && printing == nil {
+	if len(waiting) > 0 && !once && !o.DryRun && err == nil && writing == nil {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -99,9 +105,9 @@ func sweepTwice(
 		err = d.Sweep(ctx, req, o)
 	}
 	if failed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d records could not be undone; they are kept for the next sweep", failed))
+		err = errors.Join(err, fmt.Errorf("records that could not be undone, and are kept for the next sweep: %d", failed))
 	}
-	return errors.Join(err, printing)
+	return errors.Join(err, writing)
 }
 
 func readKnown(stdin io.Reader, path string) (list []delegate.Known, err error) {
@@ -119,7 +125,8 @@ func readKnown(stdin io.Reader, path string) (list []delegate.Known, err error) 
 	d := json.NewDecoder(stdin)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&list); err != nil {
-		return nil, fmt.Errorf(`read --known %s: %w; want a list like [{"containerID": "c1", "ifName": "eth0", "created": "...", "staleSeconds": 60}]`, path, err)
+		const example = `[{"containerID": "c1", "ifName": "eth0", "created": "...", "staleSeconds": 60}]`
+		return nil, fmt.Errorf("read --known %s: %w; want a list like %s", path, err, example)
 	}
 	return list, nil
 }

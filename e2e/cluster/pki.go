@@ -85,4 +85,11 @@ func (p *pki) client(t testing.TB, name, user string, groups ...string) {
 	})
 }
 
+// pool is what a client trusts.
+func (p *pki) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.cert)
+	return pool
+}
+
 func (p *pki) path(name string) string { return filepath.Join(p.dir, name) }

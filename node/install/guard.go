@@ -48,6 +48,7 @@ type Guard struct {
 
 	// Of the check that runs, or of the last one.
 	again        time.Time // when there is something to do, zero for never
+	changed      bool      // there is something to save
 	known        map[string]bool
 	primarySince time.Time // when the default network was found missing; zero if it is there
 
@@ -74,22 +75,40 @@ func (g *Guard) Ready() error {
 
 // Run guards until ctx ends. Then it returns nil, and everything stays as it is.
 func (g *Guard) Run(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
+	w := &watcher{}
+	if n, err := fsnotify.NewWatcher(); err == nil {
+		defer n.Close()
+		w.Watcher, w.events, w.errors = n, n.Events, n.Errors
+	} else {
+		g.log.Warn("files cannot be watched, so they are looked at every second", "err", err)
+		g.poll = time.Second
 	}
-	defer w.Close()
-	watched := watcher{w}
 	for {
-		next := g.check(ctx, watched)
-		if !wait(ctx, w, next, g.settle) {
+		next := g.check(ctx, w)
+		if !w.wait(ctx, next, g.settle) {
 			return nil
 		}
 	}
 }
 
+// A watcher watches folders. One that is removed and made again is watched again with the next check. It may be without a
+// Watcher: the kernel gives a user a limited number.
+type watcher struct {
+	*fsnotify.Watcher
+	events <-chan fsnotify.Event
+	errors <-chan error
+}
+
+func (w *watcher) watch(dirs ...string) {
+	for _, dir := range dirs {
+		if w.Watcher != nil {
+			_ = w.Add(dir) // of one that is not there the poll takes care
+		}
+	}
+}
+
 // wait returns when a file has changed, or at a time; false when ctx has ended.
-func wait(ctx context.Context, w *fsnotify.Watcher, until time.Time, settle time.Duration) bool {
+func (w *watcher) wait(ctx context.Context, until time.Time, settle time.Duration) bool {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for {
@@ -98,29 +117,20 @@ func wait(ctx context.Context, w *fsnotify.Watcher, until time.Time, settle time
 			return false
 		case <-timer.C:
 			return true
-		case e := <-w.Events:
+		case e := <-w.events:
 			// Temporary files of ours come and go under names that nobody reads.
 			if !strings.HasPrefix(filepath.Base(e.Name), tmpPrefix) && time.Until(until) > settle {
 				until = time.Now().Add(settle)
 				timer.Reset(settle)
 			}
-		case <-w.Errors: // an overflow: something has changed
+		case <-w.errors: // an overflow: something has changed
 			timer.Reset(settle)
 		}
 	}
 }
 
-// A watcher watches folders. One that is removed and made again is watched again with the next check.
-type watcher struct{ *fsnotify.Watcher }
-
-func (w watcher) watch(dirs ...string) {
-	for _, dir := range dirs {
-		_ = w.Add(dir) // of one that is not there the poll takes care
-	}
-}
-
 // check puts everything right that is not, and returns when to look again.
-func (g *Guard) check(ctx context.Context, w watcher) (next time.Time) {
+func (g *Guard) check(ctx context.Context, w *watcher) (next time.Time) {
 	g.again = time.Time{}
 	err := g.mend(ctx, w)
 	if ctx.Err() != nil {
@@ -141,7 +151,7 @@ func (g *Guard) check(ctx context.Context, w watcher) (next time.Time) {
 	return next
 }
 
-func (g *Guard) mend(ctx context.Context, w watcher) error {
+func (g *Guard) mend(ctx context.Context, w *watcher) error {
 	unlock, err := lock(ctx, g.cniDir)
 	if err != nil {
 		return err
@@ -155,7 +165,12 @@ func (g *Guard) mend(ctx context.Context, w watcher) error {
 		return err
 	}
 	w.watch(s.Options.ConfDir, filepath.Dir(s.Primary), s.Options.kubeconfigDir(), s.Options.BinDir)
-	return errors.Join(g.mendPrimary(ctx, s), g.mendConf(s), g.mendKubeconfig(s), g.mendBinaries(s))
+	g.changed = false
+	err = errors.Join(g.mendPrimary(ctx, s), g.mendConf(s), g.mendKubeconfig(s), g.mendBinaries(s))
+	if g.changed {
+		err = errors.Join(err, s.save())
+	}
+	return err
 }
 
 // mendConf puts the configuration in its place.
@@ -274,9 +289,6 @@ func (g *Guard) adopt(s *state) error {
 	}
 	old := s.Primary
 	s.use(path, n.Name)
-	if err := s.save(); err != nil {
-		return err
-	}
 	g.primarySince = time.Time{}
 	g.mended(Notice{Reason: PrimaryChanged, Path: path, Message: "it is the default network of new pods now, in place of " + old})
 	return nil
@@ -360,7 +372,7 @@ func (g *Guard) mendBinaries(s *state) error {
 
 // mended reports what was put right.
 func (g *Guard) mended(n Notice) {
-	n.Mended = true
+	n.Mended, g.changed = true, true
 	g.log.Warn("mended", "reason", n.Reason, "path", n.Path, "message", n.Message)
 	g.tell(n)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,9 @@ func Install(ctx context.Context, o Options, podCIDRs PodCIDRs, log *slog.Logger
 	if err != nil {
 		return err
 	}
+	if err := s.save(); err != nil {
+		return err
+	}
 	log.Info("installed", "configuration", path, "network", s.Network, "clusterNetwork", s.Primary, "binaries", o.BinDir)
 	return nil
 }
@@ -59,9 +63,9 @@ func begin(o Options) (*state, error) {
 		if err := s.mkdir(dir, 0o755); err != nil {
 			return nil, err
 		}
-		if err := removeInterrupted(dir); err != nil {
-			return nil, err
-		}
+	}
+	if err := s.removeInterrupted(); err != nil {
+		return nil, err
 	}
 	if err := s.save(); err != nil {
 		return nil, err
@@ -71,9 +75,9 @@ func begin(o Options) (*state, error) {
 
 // moved takes away what lies in folders that are not used any more.
 func (s *state) moved(old *Options) error {
-	for _, f := range s.Files {
-		dir := filepath.Dir(f.Path)
-		if dir == old.BinDir && dir != s.Options.BinDir || dir == old.ConfDir && dir != s.Options.ConfDir {
+	now := s.Options.dirs()
+	for _, f := range slices.Clone(s.Files) {
+		if dir := filepath.Dir(f.Path); slices.Contains(old.dirs(), dir) && !slices.Contains(now, dir) {
 			if err := s.takeAway(f); err != nil {
 				return err
 			}

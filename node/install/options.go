@@ -135,6 +135,11 @@ func (o *Options) links() []string {
 // kubeconfigDir is beside the configurations, in a folder that runtimes do not look into.
 func (o *Options) kubeconfigDir() string { return filepath.Join(o.ConfDir, "braid.d") }
 
+// dirs are all folders that files are put in.
+func (o *Options) dirs() []string {
+	return []string{o.BinDir, o.ConfDir, o.kubeconfigDir(), o.NetworksDir}
+}
+
 func (o *Options) kubeconfig() string {
 	if o.Kubeconfig != "" {
 		return o.Kubeconfig

@@ -86,19 +86,18 @@ func placeLink(path, target string) error {
 	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
-// removeInterrupted removes what interrupted installs left in a folder. The caller has the lock of the installer.
-func removeInterrupted(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+// removeInterrupted removes what interrupted installs left. The caller has the lock of the installer.
+func (s *state) removeInterrupted() error {
 	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tmpPrefix) {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	for _, dir := range append(s.Options.dirs(), s.Options.CNIDir) {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), tmpPrefix) {
+				errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -68,6 +68,16 @@ func load(cniDir string) (*state, error) {
 	return s, nil
 }
 
+// Installed returns the options of the installation whose plugin has the cniDir. The error is [ErrNotInstalled] if there is
+// none.
+func Installed(cniDir string) (*Options, error) {
+	s, err := load(cniDir)
+	if err != nil {
+		return nil, err
+	}
+	return &s.Options, nil
+}
+
 func (s *state) save() error {
 	s.Version = stateVersion
 	b, err := json.MarshalIndent(s, "", "  ")
@@ -112,7 +122,8 @@ func (s *state) isOurs(path string) (bool, error) {
 	return is != "" && (slices.Contains(f.Ours, is) || slices.Contains(f.Ours, anyContent)), err
 }
 
-// put makes path what identity says by way of do, and notes it before and after. Nothing is done if it is so already.
+// put makes path what identity says by way of do, and notes it before. Nothing is done if it is so already. That the old
+// content is gone is noted in memory: the caller saves when all is done.
 func (s *state) put(path, want string, do func() error) error {
 	is, err := identity(path)
 	if err != nil {
@@ -124,7 +135,7 @@ func (s *state) put(path, want string, do func() error) error {
 			return nil
 		}
 		f.Ours = []string{want} // an install that was interrupted, or the same file put there by hand
-		return s.save()
+		return nil
 	}
 	if !slices.Contains(f.Ours, want) {
 		f.Ours = append(f.Ours, want)
@@ -136,7 +147,7 @@ func (s *state) put(path, want string, do func() error) error {
 		return err
 	}
 	f.Ours = []string{want}
-	return s.save()
+	return nil
 }
 
 // putBytes is put of a small file.

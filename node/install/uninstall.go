@@ -125,10 +125,8 @@ func (s *state) removeAll(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, dir := range []string{s.Options.BinDir, s.Options.ConfDir, s.Options.NetworksDir, s.Options.kubeconfigDir(), s.Options.CNIDir} {
-		if err := removeInterrupted(dir); err != nil {
-			return err
-		}
+	if err := s.removeInterrupted(); err != nil {
+		return err
 	}
 	if err := s.forgetPods(ctx); err != nil {
 		return err

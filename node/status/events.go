@@ -3,8 +3,14 @@ package status
 import (
 	"context"
 	"runtime/debug"
+	"time"
 
 	"github.com/braid-cni/braid/resolve"
+)
+
+const (
+	eventWriters = 4
+	eventTime    = 30 * time.Second // for the events of one report
 )
 
 // Bounds of what is kept in memory of one report.
@@ -37,7 +43,7 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 	}
 }
 
-// writeEvents writes them one after the other, each once. When ctx ends it writes what there is, until work ends.
+// writeEvents writes them as they come, each once. When ctx ends it writes what there is, until work ends.
 func (q *Queue) writeEvents(ctx, work context.Context) {
 	for {
 		select {
@@ -63,9 +69,9 @@ func (q *Queue) writeEvent(ctx context.Context, r *resolve.Report) {
 			q.Log.Error("panic", "value", p, "stack", string(debug.Stack()))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
+	ctx, cancel := context.WithTimeout(ctx, eventTime)
 	defer cancel()
-	if err := q.write(ctx, r); err != nil {
+	if err := q.write(ctx, r, time.Now()); err != nil {
 		q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
 	}
 }

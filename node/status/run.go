@@ -30,7 +30,9 @@ func (q *Queue) Run(ctx context.Context) error {
 	for range q.Workers {
 		workers.Go(func() { q.work(work) })
 	}
-	workers.Go(func() { q.writeEvents(ctx, work) })
+	for range eventWriters {
+		workers.Go(func() { q.writeEvents(ctx, work) })
+	}
 	workers.Go(func() { q.scanNowAndThen(ctx) })
 	<-ctx.Done()
 	q.end()
@@ -82,8 +84,9 @@ func (q *Queue) scanNowAndThen(ctx context.Context) {
 
 func (q *Queue) scan() {
 	records, err := q.Journal.All()
-	if err != nil {
+	if text := fmt.Sprint(err); err != nil && text != q.unread {
 		q.Log.Error("search the journal for what is to be written", "err", err)
+		q.unread = text
 	}
 	records = slices.DeleteFunc(records, func(r *journal.Record) bool { return len(r.Pending) == 0 })
 	slices.SortFunc(records, func(a, b *journal.Record) int { return a.Created.Compare(b.Created) })
@@ -126,16 +129,18 @@ func (q *Queue) writeFirst(ctx context.Context, name podName) error {
 	}
 	e := entries[0]
 	err := q.writeEntry(ctx, e)
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	if err != nil && (!isRefused(err) || !q.isFollowed(name)) {
+		return err
+	}
 	if err != nil {
 		// What the API server does not take gives way to what came later.
-		refused, ok := errors.AsType[*resolve.Error](err)
-		if !ok || refused.Reason != resolve.Invalid || len(q.waiting[name]) == 1 {
+		q.Log.Error("given up for a later ADD", "pod", name.namespace+"/"+name.name, "container", e.ContainerID, "err", err)
+		if err := q.takeOut(ctx, e); err != nil {
 			return err
 		}
-		q.Log.Error("given up for a later ADD", "pod", name.namespace+"/"+name.name, "container", e.ContainerID, "err", err)
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	e.finish(err)
 	if q.waiting[name] = q.waiting[name][1:]; len(q.waiting[name]) > 0 {
 		q.pods.Add(name)
@@ -162,14 +167,40 @@ func (q *Queue) writeEntry(ctx context.Context, e *entry) (err error) {
 		return nil
 	}
 	if !q.begin(e, pending) {
-		err := q.tell(ctx, report)
+		err := q.tell(ctx, report, e.since)
 		if q.told(e, err); err != nil {
 			return err
 		}
 	}
+	return q.reported(ctx, e, pending)
+}
+
+// reported takes out of a record what has been written.
+func (q *Queue) reported(ctx context.Context, e *entry, pending json.RawMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTime)
 	defer cancel()
 	return q.Journal.Reported(ctx, e.ContainerID, e.IfName, pending)
+}
+
+// takeOut takes out of a record what will not be written.
+func (q *Queue) takeOut(ctx context.Context, e *entry) error {
+	_, pending, err := q.pending(e.Record)
+	if err != nil {
+		return err
+	}
+	return q.reported(ctx, e, pending)
+}
+
+func isRefused(err error) bool {
+	e, ok := errors.AsType[*resolve.Error](err)
+	return ok && e.Reason == resolve.Invalid
+}
+
+// isFollowed tells if more than one entry of a pod waits.
+func (q *Queue) isFollowed(name podName) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting[name]) > 1
 }
 
 // begin notes what is about to be written, and tells if it has been.
@@ -194,29 +225,26 @@ func (q *Queue) told(e *entry, err error) {
 	e.finish(nil)
 }
 
-// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events.
-func (q *Queue) tell(ctx context.Context, r *resolve.Report) error {
+// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events. Those are
+// worth less and more in number, so no pod waits for another's.
+func (q *Queue) tell(ctx context.Context, r *resolve.Report, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
 	defer cancel()
 	if r.Status != nil {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}); err != nil {
+		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}, since); err != nil {
 			return err
 		}
 	}
-	if len(r.Events) > 0 {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Events: r.Events}); err != nil {
-			q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
-		}
-	}
+	q.Events(r.Pod, r.Events)
 	return nil
 }
 
-// write is one try.
-func (q *Queue) write(ctx context.Context, r *resolve.Report) error {
+// write is one try, of what was queued at a time.
+func (q *Queue) write(ctx context.Context, r *resolve.Report, since time.Time) error {
 	start := time.Now()
 	err := q.Writer.Report(ctx, r)
 	if q.Tried != nil {
-		q.Tried(Try{What: what(r), Outcome: outcome(err), Took: time.Since(start)})
+		q.Tried(Try{What: what(r), Outcome: outcome(err), Took: time.Since(start), Age: time.Since(since)})
 	}
 	return err
 }

@@ -53,6 +53,7 @@ type Try struct {
 	What    string // "status" or "events"
 	Outcome string // "success", or the reason of a resolve.Error
 	Took    time.Duration
+	Age     time.Duration // since it was queued in this daemon
 }
 
 // A Queue takes reports from [New] on, and writes them while [Queue.Run] runs. It is safe for concurrent use.
@@ -61,6 +62,7 @@ type Queue struct {
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
 	events  chan *resolve.Report
 	dropped atomic.Uint64
+	unread  string // what of the journal could not be read last time, and has been logged
 
 	mu      sync.Mutex
 	waiting map[podName][]*entry // in the order in which they are written
@@ -76,6 +78,7 @@ type entry struct {
 	written bool            // and is still to be taken out of the record
 	done    chan struct{}   // closed when it is written, or given up
 	err     error           // why it was given up; to be read after done
+	since   time.Time       // when it was queued
 }
 
 // New returns a queue with nothing in it.
@@ -104,14 +107,14 @@ func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 			q.Events(r.Pod, r.Events)
 			return nil
 		}
-		return q.write(ctx, r)
+		return q.write(ctx, r, time.Now())
 	}
 	if err := validate(r.Record); err != nil {
 		return err
 	}
 	kept, pending, err := q.pending(*r.Record)
 	if err != nil || kept == nil || kept.Pod != r.Pod {
-		return q.write(ctx, r) // the journal does not have it
+		return q.write(ctx, r, time.Now()) // the journal does not have it
 	}
 	e := q.add(kept.Pod, *r.Record, pending)
 	if e == nil {
@@ -169,7 +172,7 @@ func (q *Queue) add(pod resolve.Pod, record resolve.Record, pending json.RawMess
 			return e
 		}
 	}
-	e := &entry{Record: record, done: make(chan struct{})}
+	e := &entry{Record: record, done: make(chan struct{}), since: time.Now()}
 	q.waiting[name] = append(q.waiting[name], e)
 	q.pods.Add(name)
 	return e
@@ -183,6 +186,19 @@ func (q *Queue) Len() (records, events int) {
 		records += len(entries)
 	}
 	return records, len(q.events)
+}
+
+// OldestAge returns how long the oldest of the records has been queued, in seconds; 0 if there is none.
+func (q *Queue) OldestAge() float64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var oldest time.Duration
+	for _, entries := range q.waiting {
+		for _, e := range entries {
+			oldest = max(oldest, time.Since(e.since))
+		}
+	}
+	return oldest.Seconds()
 }
 
 // Dropped returns how many reports without a record have been given up for later ones.

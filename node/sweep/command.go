@@ -35,7 +35,9 @@ const (
 )
 
 // run sweeps in a child process, and returns what it found: with an error too, if it did not come to its end.
-func (c *Command) run(ctx context.Context, grace time.Duration, known []delegate.Known, stderr io.Writer) ([]delegate.Finding, error) {
+func (c *Command) run(
+	ctx context.Context, grace time.Duration, known []delegate.Known, stderr io.Writer,
+) ([]delegate.Finding, error) {
 	stdin, err := json.Marshal(known)
 	if err != nil {
 		return nil, err

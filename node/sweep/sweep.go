@@ -129,7 +129,8 @@ func (s *Sweeper) next(begin time.Time) time.Duration {
 // does not speak of records.
 func (s *Sweeper) Sweep(ctx context.Context) error {
 	begin := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Deadline, fmt.Errorf("not done in %s: %w", s.o.Deadline, context.DeadlineExceeded))
+	late := fmt.Errorf("not done in %s: %w", s.o.Deadline, context.DeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Deadline, late)
 	defer cancel()
 	findings, err := s.o.Command.run(ctx, s.o.Grace, s.known(ctx), &lines{log: s.o.Log})
 	sum := Summary{Verdicts: count(verdicts), Actions: count(actions), Err: err}
@@ -225,7 +226,8 @@ func (s *Sweeper) remember(findings []delegate.Finding, now time.Time, complete 
 
 // report logs what is worth it, once, and writes an event of it.
 func (s *Sweeper) report(f *delegate.Finding) {
-	log := s.o.Log.With("record", f.Name(), "pod", f.Pod, "attachments", f.Attachments, "verdict", f.Verdict, "reason", f.Reason)
+	log := s.o.Log.With(
+		"record", f.Name(), "pod", f.Pod, "attachments", f.Attachments, "verdict", f.Verdict, "reason", f.Reason)
 	what := strings.Join(f.Attachments, " ")
 	switch f.Action {
 	case delegate.Undone:
@@ -236,7 +238,10 @@ func (s *Sweeper) report(f *delegate.Finding) {
 		log.Error("cannot be undone; tried again in the next sweep", "err", f.Error)
 	}
 	m := s.memory[idOf(f.RecordKey)]
-	state := f.Verdict + f.Reason + f.Error
+	state := f.Verdict + f.Error // the reason changes when a part has been undone
+	if f.Error == "" {
+		state += f.Reason
+	}
 	if m == nil || m.told == state {
 		return
 	}
@@ -263,7 +268,8 @@ func (s *Sweeper) event(f *delegate.Finding, message string) {
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 	}
-	s.o.Event(resolve.Pod{Namespace: namespace, Name: name, UID: f.PodUID}, resolve.Event{Type: "Warning", Reason: staleAttachment, Message: message})
+	pod := resolve.Pod{Namespace: namespace, Name: name, UID: f.PodUID}
+	s.o.Event(pod, resolve.Event{Type: "Warning", Reason: staleAttachment, Message: message})
 }
 
 // lines logs what the child writes to its standard error.

@@ -95,6 +95,9 @@ func (k *Keeper) answer(ctx context.Context, req *lease.Request) *lease.Response
 	held, err := k.do(ctx, req)
 	if err != nil {
 		res.Error = coded(err)
+		if k.ctx.Err() != nil {
+			res.Error.Details = lease.DetailsEnding
+		}
 		return res
 	}
 	res.Held = held
