@@ -146,7 +146,7 @@ func TestValues(t *testing.T) {
 			}
 		}},
 		{"metrics", []string{"metrics.address=0.0.0.0:9999"}, func(t *testing.T, _, daemon corev1.Container, _ corev1.PodSpec) {
-			wantArgs(t, daemon, "--metrics-address=0.0.0.0:9999")
+			wantArgs(t, daemon, "--listen=0.0.0.0:9999")
 			if get := daemon.ReadinessProbe.HTTPGet; get.Port.IntValue() != 9999 || get.Host != "127.0.0.1" {
 				t.Errorf("probe of %s:%s", get.Host, get.Port.String())
 			}

@@ -26,11 +26,17 @@ var pauses = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.
 type operation struct{ verb, resource, namespace, name string }
 
 func (o operation) String() string {
+	if o.name == "" {
+		return o.verb + " " + o.resource
+	}
 	return fmt.Sprintf("%s %s %s/%s", o.verb, o.resource, o.namespace, o.name)
 }
 
 // A lateError may be gone in a moment.
-type lateError struct{ err *resolve.Error }
+type lateError struct {
+	err    *resolve.Error
+	within time.Duration // of the first try; lateTime if it is less
+}
 
 func (e lateError) Error() string { return e.err.Error() }
 func (e lateError) Unwrap() error { return e.err }
@@ -55,8 +61,12 @@ func (r *Resolver) attempt(ctx context.Context, o operation, request func(contex
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 			pause = max(pause, time.Duration(seconds)*time.Second)
 		}
-		_, late := errors.AsType[lateError](err)
-		again := last.Reason == resolve.Unavailable || late && time.Since(start)+pause < lateTime
+		soon, late := errors.AsType[lateError](err)
+		within := max(lateTime, soon.within)
+		if r.rereads && apierrors.IsUnauthorized(err) {
+			late = true // a token that was being replaced
+		}
+		again := last.Reason == resolve.Unavailable || late && time.Since(start)+pause < within
 		if !again || !sleep(ctx, pause) {
 			return last
 		}
@@ -73,6 +83,8 @@ func (r *Resolver) explain(o operation, err error) *resolve.Error {
 		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.credentials, err)
 	case apierrors.IsForbidden(err):
 		return invalid("%s: %v; the account of %s needs the verb %q on %s", o, err, r.credentials, o.verb, o.resource)
+	case isUnknownPath(err):
+		return invalid("%s: the API server has no %s: apply their CustomResourceDefinition", o, o.resource)
 	case isUnavailable(err):
 		return &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("%s: %v", o, err)}
 	}
@@ -104,4 +116,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-time.After(d):
 		return true
 	}
+}
+
+// Explain says what to change about an error of the API server.
+func (r *Resolver) Explain(verb, resource string, err error) error {
+	return r.explain(operation{verb: verb, resource: resource}, err)
 }

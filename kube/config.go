@@ -5,12 +5,14 @@ import (
 	"net"
 	"time"
 
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/braid-cni/braid/internal/buildinfo"
 )
@@ -18,25 +20,72 @@ import (
 // dialTime is how long a connection may take: of several API servers behind one name, another may be alive.
 const dialTime = 3 * time.Second
 
-// Open reads a kubeconfig file, or, if kubeconfig is empty, the service account of the pod that this process runs in. A
-// token file is read anew when its content may have changed. No request is sent.
+// What a daemon writes in a second, and at once, is what a kubelet does by default. It is not limited in what it reads:
+// pods wait for that, and their number limits it.
+const (
+	writeRate  = 50
+	writeBurst = 100
+)
+
+// Options of a Resolver.
+type Options struct {
+	// Kubeconfig is the path of a file; empty stands for the service account of the pod that this process runs in.
+	Kubeconfig string
+	// Log takes what is no error of a request: events that could not be written, annotations that contradict each other.
+	Log *slog.Logger
+	// Daemon is for a process that outlives the ADD. Nobody waits for what it reports: it limits its rate of writing,
+	// gives an event as much time as the report, and the kubelet a minute to make the mirror pod of a static pod.
+	Daemon bool
+	// Node is the name of the node that events are of which are of no pod.
+	Node string
+	// Condition adds the condition [NetworksAttached] to the status of a pod when its network-status is written.
+	Condition bool
+	// Observe is told of every request, as soon as its answer begins or it has failed. It must not block. May be nil.
+	Observe func(Request)
+}
+
+// Open is New with the options of a process that serves one ADD.
 func Open(kubeconfig string, log *slog.Logger) (*Resolver, error) {
-	config, credentials, err := load(kubeconfig)
+	return New(Options{Kubeconfig: kubeconfig, Log: log})
+}
+
+// New reads the kubeconfig. No request is sent. Of the files that the kubeconfig names, a token is read anew for each
+// request, and a client certificate when it has changed.
+func New(o Options) (*Resolver, error) {
+	config, credentials, err := load(o.Kubeconfig)
 	if err != nil {
 		return nil, invalid("read %s: %v", credentials, err)
 	}
 	config.UserAgent = "braidd/" + buildinfo.Version
-	config.QPS = -1 // one ADD's worth of requests
+	config.QPS = -1 // see writeRate
 	config.DisableCompression = true
 	config.WarningHandler = rest.NoWarnings{}
 	config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext
 	config.ContentType = runtime.ContentTypeJSON
-	config.NegotiatedSerializer = statusOnly()
+	config.NegotiatedSerializer = codecs()
+	rereads := config.BearerTokenFile != ""
+	if rereads {
+		config.Wrap(withTokenFile(config.BearerTokenFile))
+		config.BearerToken, config.BearerTokenFile = "", ""
+	}
+	if o.Observe != nil {
+		config.Wrap(observed(o.Observe))
+	}
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {
 		return nil, invalid("use %s: %v", credentials, err)
 	}
-	return &Resolver{rest: client, credentials: credentials, log: log}, nil
+	r := &Resolver{
+		rest: client, credentials: credentials, rereads: rereads, log: o.Log, condition: o.Condition, node: o.Node,
+		eventTime: eventTime, mirrorTime: lateTime,
+		statuses: flowcontrol.NewFakeAlwaysRateLimiter(), events: flowcontrol.NewFakeAlwaysRateLimiter(),
+	}
+	if o.Daemon {
+		r.eventTime, r.mirrorTime = 0, time.Minute
+		r.statuses = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
+		r.events = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
+	}
+	return r, nil
 }
 
 func load(kubeconfig string) (config *rest.Config, credentials string, err error) {
@@ -48,9 +97,14 @@ func load(kubeconfig string) (config *rest.Config, credentials string, err error
 	return config, "kubeconfig " + kubeconfig, err
 }
 
-// statusOnly decodes what client-go has to decode: the errors of the API server.
-func statusOnly() runtime.NegotiatedSerializer {
+// codecs decode what client-go has to decode: the errors of the API server, and what is watched.
+func codecs() runtime.NegotiatedSerializer {
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	for _, add := range []func(*runtime.Scheme) error{metav1.AddMetaToScheme, netv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // two types of one name, in the program itself
+		}
+	}
 	return serializer.NewCodecFactory(scheme).WithoutConversion()
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,8 +90,10 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &resolve.Answer{
-		Pod:         resolve.Pod{Namespace: "default", Name: "web", UID: uid},
-		Annotations: annotations,
+		Pod: resolve.Pod{Namespace: "default", Name: "web", UID: uid},
+		Annotations: map[string]string{
+			"k8s.v1.cni.cncf.io/networks": annotations["k8s.v1.cni.cncf.io/networks"], "v1.multus-cni.io/default-network": "plain",
+		},
 		Networks: map[string]resolve.Network{
 			"default/blue": {Config: `{"type":"bridge"}`}, "net/red": {}, "kube-system/plain": {Config: "{}"}, "kube-system/extra": {Config: "{}"},
 		},
@@ -169,13 +173,149 @@ func TestResolvePodThatIsAnother(t *testing.T) {
 				wantError(t, err, resolve.NotFound, "has UID "+uid+", want "+tt.ask)
 			case err != nil:
 				t.Error(err)
-			case a.Pod.UID != uid:
-				t.Errorf("found UID %s, want %s", a.Pod.UID, uid)
+			case a.Pod.UID != tt.ask:
+				t.Errorf("found UID %s, want %s", a.Pod.UID, tt.ask)
 			}
 			if n := len(s.Requests()); tt.tries > 0 && n != tt.tries || n == 0 || tt.tries == 0 && n == 1 {
 				t.Errorf("found %d requests, want %d", n, tt.tries)
 			}
 		})
+	}
+}
+
+// TestResolveAnnotations: what the runtime hands over, against what the API server has.
+func TestResolveAnnotations(t *testing.T) {
+	const source, mirror, networks = "kubernetes.io/config.source", "kubernetes.io/config.mirror", "k8s.v1.cni.cncf.io/networks"
+	const hash = "0123456789abcdef0123456789abcdef"
+	for _, tt := range []struct {
+		name     string
+		api      map[string]string // nil: there is no pod
+		handed   map[string]string
+		uid      string // empty means that of the pod
+		want     string // network that is answered
+		requests int    // for the pod
+		logged   bool
+	}{
+		{name: "the same", api: map[string]string{networks: "a"}, handed: map[string]string{source: "api", networks: "a", "other": "x"}, want: "a", requests: 1},
+		{name: "others", api: map[string]string{networks: "a"}, handed: map[string]string{source: "api", networks: "b"}, want: "a", requests: 1, logged: true},
+		{name: "static pod without mirror pod", handed: map[string]string{source: "file", networks: "b"}, uid: hash, want: "b"},
+		{name: "static pod from a URL", handed: map[string]string{source: "http", networks: "b"}, uid: hash, want: "b"},
+		{name: "static pod with an older mirror pod", api: map[string]string{mirror: "old", networks: "a"}, handed: map[string]string{source: "file", networks: "b"}, uid: hash, want: "b"},
+		{name: "no annotation of the runtime", api: map[string]string{mirror: hash, networks: "a"}, uid: hash, want: "a", requests: 1},
+		{name: "pretends to be static", api: map[string]string{source: "file", networks: "a"}, handed: map[string]string{source: "api", networks: "b"}, want: "a", requests: 1, logged: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := kubetest.New(t)
+			if tt.api != nil {
+				uid := s.AddPod(newPod("web", tt.api))
+				if tt.uid == "" {
+					tt.uid = uid
+				}
+			}
+			addNAD(s, "default", "a", "{}")
+			addNAD(s, "default", "b", "{}")
+			var log bytes.Buffer
+			r, err := kube.Open(s.Kubeconfig(), slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := r.Resolve(within(t, time.Minute), &resolve.Query{
+				Pod: resolve.Pod{Namespace: "default", Name: "web", UID: tt.uid}, Annotations: tt.handed,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &resolve.Answer{
+				Pod:         resolve.Pod{Namespace: "default", Name: "web", UID: tt.uid},
+				Annotations: map[string]string{networks: tt.want}, Networks: map[string]resolve.Network{"default/" + tt.want: {Config: "{}"}},
+			}
+			if diff := cmp.Diff(want, a); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+			if n := len(s.Requests()); n != tt.requests+1 {
+				t.Errorf("found requests %v, want %d for the pod and one", s.Requests(), tt.requests)
+			}
+			if logged := strings.Contains(log.String(), "pod=default/web"); logged != tt.logged {
+				t.Errorf("log: %q, want the difference in it: %v", &log, tt.logged)
+			}
+		})
+	}
+}
+
+func TestPodExists(t *testing.T) {
+	const hash = "0123456789abcdef0123456789abcdef"
+	s := kubetest.New(t)
+	uid := s.AddPod(newPod("web", nil))
+	r := open(t, s)
+	for pod, want := range map[resolve.Pod]bool{
+		{Namespace: "default", Name: "web", UID: uid}:     true,
+		{Namespace: "default", Name: "web", UID: "other"}: false,
+		{Namespace: "default", Name: "none", UID: uid}:    false,
+		{Namespace: "default", Name: "static", UID: hash}: true, // the kubelet alone knows
+		{Namespace: "default", Name: "web", UID: ""}:      true,
+	} {
+		if exists, err := r.PodExists(within(t, time.Minute), pod); err != nil || exists != want {
+			t.Errorf("PodExists(%v): %v, %v, want %v", pod, exists, err, want)
+		}
+	}
+	s.Break(kubetest.Fault{Code: 500, Message: "no leader"})
+	if exists, err := r.PodExists(within(t, 300*time.Millisecond), resolve.Pod{Namespace: "default", Name: "none", UID: uid}); err == nil {
+		t.Errorf("without an answer: %v, want an error", exists)
+	}
+	s.Mend()
+	s.Break(kubetest.Fault{Code: 404}) // of something that is no API server
+	if exists, err := r.PodExists(within(t, time.Minute), resolve.Pod{Namespace: "default", Name: "none", UID: uid}); err == nil {
+		t.Errorf("404 of a proxy: %v, want an error", exists)
+	}
+}
+
+// TestObserve: every request is counted, in the words of RBAC.
+func TestObserve(t *testing.T) {
+	s := kubetest.New(t)
+	uid := s.AddPod(newPod("web", map[string]string{"k8s.v1.cni.cncf.io/networks": "blue"}))
+	var mu sync.Mutex
+	var found []string
+	r, err := kube.New(kube.Options{
+		Kubeconfig: s.Kubeconfig(), Log: slog.New(slog.DiscardHandler), Daemon: true,
+		Observe: func(r kube.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, fmt.Sprint(r.Verb, " ", r.Resource, " ", r.Code))
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Break(kubetest.Fault{Path: "/pods/", Times: 1, Close: true})
+	a, err := r.Resolve(within(t, time.Minute), &resolve.Query{Pod: resolve.Pod{Namespace: "default", Name: "web", UID: uid}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add net1"}}
+	if err := r.Report(within(t, time.Minute), &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: events}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"create events 201", "get network-attachment-definitions 404", "get pods 0", "get pods 200", "patch pods/status 200"}
+	slices.Sort(found)
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestTokenFile: a token that is replaced counts from the next request on.
+func TestTokenFile(t *testing.T) {
+	s := kubetest.New(t)
+	s.AddPod(newPod("web", nil))
+	r := open(t, s)
+	for _, token := range []string{"second", "third", "fourth"} {
+		s.SetToken(token)
+		if _, err := r.Resolve(within(t, time.Minute), &resolve.Query{Pod: resolve.Pod{Namespace: "default", Name: "web"}}); err != nil {
+			t.Errorf("token %s: %v", token, err)
+		}
+	}
+	if n := len(s.Requests()); n != 3 {
+		t.Errorf("found %d requests, want 3", n)
 	}
 }
 

@@ -40,6 +40,7 @@ func TestReport(t *testing.T) {
 	}
 
 	// Only the annotation differs.
+	before.ResourceVersion = s.Pod("default", "web").ResourceVersion
 	before.Annotations["k8s.v1.cni.cncf.io/network-status"] = "[\n    {\n        \"name\": \"default/blue\"\n    }\n]"
 	if diff := cmp.Diff(before, s.Pod("default", "web")); diff != "" {
 		t.Errorf("pod (-want +got):\n%s", diff)
@@ -90,6 +91,80 @@ func TestReportOnPodThatIsGone(t *testing.T) {
 	want := []string{"PATCH " + podPath + "/status", "PATCH " + podPath + "/status", "GET " + podPath}
 	if diff := cmp.Diff(want, requests); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestReportOnStaticPod: the report has the UID of the kubelet, the API server a mirror pod, perhaps a little later.
+func TestReportOnStaticPod(t *testing.T) {
+	const hash = "0123456789abcdef0123456789abcdef"
+	for _, tt := range []struct {
+		name    string
+		mirror  string // of the mirror pod; empty means that there is none
+		late    bool   // it comes after the first try
+		written bool
+	}{
+		{"mirror pod", hash, false, true},
+		{"mirror pod that comes late", hash, true, true},
+		{"no mirror pod", "", false, false},
+		{"mirror pod of another", "fedcba9876543210fedcba9876543210", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := kubetest.New(t)
+			if tt.mirror != "" {
+				s.AddPod(newPod("web", map[string]string{"kubernetes.io/config.mirror": tt.mirror}))
+			}
+			if tt.late {
+				s.Break(kubetest.Fault{Method: "PATCH", Times: 2, Code: 404, Message: "not found"})
+			}
+			err := open(t, s).Report(within(t, time.Minute), &resolve.Report{
+				Pod: resolve.Pod{Namespace: "default", Name: "web", UID: hash}, Status: json.RawMessage("[]"),
+				Events: []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0"}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.mirror != "" && (s.Status("default", "web") == "[]") != tt.written {
+				t.Errorf("found status %q, want one: %v", s.Status("default", "web"), tt.written)
+			}
+			// kubectl looks for the events of a mirror pod by the UID of the static pod.
+			if e := s.Events(); len(e) != 1 || e[0].InvolvedObject.UID != hash {
+				t.Errorf("found events %v, want one on UID %s", e, hash)
+			}
+		})
+	}
+}
+
+// TestReportCondition: annotation and condition in one patch, and the conditions of others are left alone.
+func TestReportCondition(t *testing.T) {
+	s := kubetest.New(t)
+	web := newPod("web", nil)
+	web.Status.Conditions = []corev1.PodCondition{{Type: "Ready", Status: "False"}, {Type: "example.org/Other", Status: "True"}}
+	uid := s.AddPod(web)
+	r, err := kube.New(kube.Options{Kubeconfig: s.Kubeconfig(), Log: slog.New(slog.DiscardHandler), Condition: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // an ADD of the pod's next sandbox
+		err := r.Report(within(t, time.Minute), &resolve.Report{Pod: resolve.Pod{Namespace: "default", Name: "web", UID: uid}, Status: json.RawMessage("[]")})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.Requests()); n != 2 {
+		t.Errorf("found requests %v, want two patches", s.Requests())
+	}
+	pod := s.Pod("default", "web")
+	var found []string
+	for _, c := range pod.Status.Conditions {
+		found = append(found, string(c.Type)+"="+string(c.Status))
+	}
+	want := []string{"Ready=False", "example.org/Other=True", "braid-cni.io/NetworksAttached=True"}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("conditions (-want +got):\n%s", diff)
+	}
+	if pod.Annotations["k8s.v1.cni.cncf.io/network-status"] != "[]" || pod.Status.Conditions[2].LastTransitionTime.IsZero() {
+		t.Errorf("found pod %v, want network-status and the time of the condition", pod)
 	}
 }
 

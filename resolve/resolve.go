@@ -31,8 +31,8 @@ type Resolver interface {
 }
 
 // A Pod identifies a pod. UID is empty if the runtime does not hand it over. The UID of a static pod is of the
-// kubelet's own making, and the mirror pod that the API server has instead carries it as an annotation: Resolve accepts
-// both, and answers with that of the mirror pod.
+// kubelet's own making, and the mirror pod that the API server has instead, perhaps later, carries it as an annotation:
+// Resolve and Report accept both.
 type Pod struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
@@ -56,7 +56,8 @@ type Query struct {
 	// DefaultNamespace is where the v1.multus-cni.io/default-network annotation looks for a name without namespace.
 	DefaultNamespace string `json:"defaultNamespace,omitempty"`
 	// Annotations of the pod as the runtime hands them over; nil if it does not. They are the kubelet's view: of a static
-	// pod there may be no other yet. Where the API server has other ones for a pod of the same UID, those count.
+	// pod there may be no other yet, and they count. Where the API server has other ones for any other pod of the same UID,
+	// those count.
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Journal is the folder of the plugin's journal, for Answer.Queues.
 	Journal string `json:"journal,omitempty"`
@@ -64,9 +65,9 @@ type Query struct {
 
 // An Answer holds what was found.
 type Answer struct {
-	// Pod with its UID as the API server knows it.
+	// Pod as the query has it. If that has no UID, with the one that was found, of a static pod that of the kubelet.
 	Pod Pod `json:"pod"`
-	// Annotations of the pod, all of them.
+	// Annotations of the pod, those that Braid reads.
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Networks by "namespace/name".
 	Networks map[string]Network `json:"networks,omitempty"`
@@ -83,7 +84,7 @@ type Network struct {
 
 // A Report is what an ADD tells about a pod.
 type Report struct {
-	// Pod as [Answer] has it: its UID, that of the API server, keeps the report from another pod of the same name.
+	// Pod as [Answer] has it: its UID keeps the report from another pod of the same name.
 	Pod Pod `json:"pod"`
 	// Status is the value of k8s.v1.cni.cncf.io/network-status; nil leaves the annotation as it is.
 	Status json.RawMessage `json:"status,omitempty"`

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +31,7 @@ type Cluster struct {
 	pki       *pki
 	URL       string
 	admin     *http.Client
+	anonymous *http.Client // without a certificate
 	apiServer *process
 	etcdURL   string
 }
@@ -44,17 +44,20 @@ func Start(t testing.TB, bin string) *Cluster {
 	c.pki.serving(t, "apiserver")
 	c.pki.client(t, "admin", "system:masters")
 	c.pki.issue(t, "sa", &x509.Certificate{})
-	ca := x509.NewCertPool()
-	ca.AddCert(c.pki.cert)
 	pair, err := tls.LoadX509KeyPair(c.pki.path("admin.crt"), c.pki.path("admin.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.admin = &http.Client{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca, Certificates: []tls.Certificate{pair}}},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pki.pool(), Certificates: []tls.Certificate{pair}}},
+		Timeout:   30 * time.Second,
+	}
+	c.anonymous = &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pki.pool()}},
 		Timeout:   30 * time.Second,
 	}
 	t.Cleanup(c.admin.CloseIdleConnections)
+	t.Cleanup(c.anonymous.CloseIdleConnections)
 
 	c.etcdURL = "http://127.0.0.1:" + port(t)
 	peer := "http://127.0.0.1:" + port(t)
@@ -97,6 +100,43 @@ func (c *Cluster) StartAPIServer() {
 
 // StopAPIServer ends the API server. Connections to it are refused until it is started again.
 func (c *Cluster) StopAPIServer() { c.apiServer.stop(syscall.SIGTERM) }
+
+// PauseAPIServer has the API server answer nothing, as if the network were cut, until it is called with false.
+func (c *Cluster) PauseAPIServer(paused bool) {
+	signal := syscall.SIGCONT
+	if paused {
+		signal = syscall.SIGSTOP
+	}
+	_ = c.apiServer.cmd.Process.Signal(signal) // fails if it has ended
+}
+
+// KillAPIServer ends it without giving it time for anything.
+func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }
+
+// RotateServingCertificate gives the API server, and proxies, another certificate of the same authority. It returns when
+// the API server shows it to new connections.
+func (c *Cluster) RotateServingCertificate() {
+	c.t.Helper()
+	c.pki.serving(c.t, "apiserver")
+	want, err := tls.LoadX509KeyPair(c.pki.path("apiserver.crt"), c.pki.path("apiserver.key"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	address := strings.TrimPrefix(c.URL, "https://")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: c.pki.pool()})
+		if err == nil {
+			shown := conn.ConnectionState().PeerCertificates[0].Raw
+			conn.Close()
+			if bytes.Equal(shown, want.Certificate[0]) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the API server does not take up its new certificate: %v\n%s", err, c.log("kube-apiserver"))
+		}
+	}
+}
 
 // A process runs until it is stopped, the test ends, or the test is killed.
 type process struct {
@@ -167,6 +207,21 @@ func (c *Cluster) Do(method, path string, body, out any) {
 	}
 }
 
+// Get returns what is at a path, as the cluster's administrator sees it.
+func (c *Cluster) Get(path string) string {
+	c.t.Helper()
+	resp, err := c.admin.Get(c.URL + path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		c.t.Fatalf("GET %s: %s %v", path, resp.Status, err)
+	}
+	return string(b)
+}
+
 func (c *Cluster) try(method, path string, body, out any) (status int, err error) {
 	var content []byte
 	if body != nil {
@@ -200,6 +255,7 @@ func (c *Cluster) try(method, path string, body, out any) (status int, err error
 // collections are where objects are created, by kind. NAMESPACE is replaced.
 var collections = map[string]string{
 	"Namespace":                   "/api/v1/namespaces",
+	"Secret":                      "/api/v1/namespaces/NAMESPACE/secrets",
 	"ServiceAccount":              "/api/v1/namespaces/NAMESPACE/serviceaccounts",
 	"Pod":                         "/api/v1/namespaces/NAMESPACE/pods",
 	"ClusterRole":                 "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -244,24 +300,4 @@ func (c *Cluster) Create(object map[string]any) {
 			c.t.Fatalf("create %s %v: %d %v", kind, metadata["name"], status, err)
 		}
 	}
-}
-
-// Kubeconfig writes a kubeconfig for a service account, with a token, that reaches the API server at url.
-func (c *Cluster) Kubeconfig(namespace, serviceAccount, url string) string {
-	c.t.Helper()
-	var answer struct{ Status struct{ Token string } }
-	c.Do(http.MethodPost, fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", namespace, serviceAccount),
-		map[string]any{"spec": map[string]any{}}, &answer)
-	path := filepath.Join(c.t.TempDir(), "kubeconfig")
-	content := fmt.Sprintf(`apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{name: test, context: {cluster: test, user: braid}}]
-clusters: [{name: test, cluster: {server: %q, certificate-authority: %q}}]
-users: [{name: braid, user: {token: %q}}]
-`, url, c.pki.path("ca.crt"), answer.Status.Token)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		c.t.Fatal(err)
-	}
-	return path
 }

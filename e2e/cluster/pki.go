@@ -84,4 +84,11 @@ func (p *pki) client(t testing.TB, name, group string) {
 	})
 }
 
+// pool is what a client trusts.
+func (p *pki) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.cert)
+	return pool
+}
+
 func (p *pki) path(name string) string { return filepath.Join(p.dir, name) }

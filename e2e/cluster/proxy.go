@@ -2,7 +2,8 @@ package cluster
 
 import (
 	"crypto/tls"
-	"crypto/x509"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -13,6 +14,8 @@ import (
 // A Proxy stands before the API server, counts requests and does to them what a bad day does.
 type Proxy struct {
 	URL string
+
+	server *httptest.Server
 
 	mu       sync.Mutex
 	fault    Fault
@@ -29,11 +32,10 @@ func (c *Cluster) NewProxy() *Proxy {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	ca := x509.NewCertPool()
-	ca.AddCert(c.pki.cert)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pki.pool()}, ForceAttemptHTTP2: true}
 	forward := httputil.NewSingleHostReverseProxy(target)
 	forward.Transport = transport
+	forward.ErrorLog = log.New(io.Discard, "", 0)
 	p := &Proxy{}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -44,18 +46,22 @@ func (c *Cluster) NewProxy() *Proxy {
 			forward.ServeHTTP(w, r)
 		}
 	}))
-	pair, err := tls.LoadX509KeyPair(c.pki.path("apiserver.crt"), c.pki.path("apiserver.key"))
-	if err != nil {
-		c.t.Fatal(err)
+	// Read anew for each connection: see RotateServingCertificate.
+	server.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(c.pki.path("apiserver.crt"), c.pki.path("apiserver.key"))
+		return &pair, err
+	}}
+	server.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{GetCertificate: server.TLS.GetCertificate}, nil // and not the one that httptest adds
 	}
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that break, as they are meant to
 	server.StartTLS()
 	c.t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
 		transport.CloseIdleConnections()
 	})
-	p.URL = server.URL
+	p.URL, p.server = server.URL, server
 	return p
 }
 
@@ -65,6 +71,9 @@ func (p *Proxy) Set(f Fault) {
 	defer p.mu.Unlock()
 	p.fault = f
 }
+
+// Cut breaks all connections, in the middle of whatever they carry.
+func (p *Proxy) Cut() { p.server.CloseClientConnections() }
 
 // Requests returns "METHOD path" of the requests since it was last called.
 func (p *Proxy) Requests() []string {

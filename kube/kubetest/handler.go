@@ -41,8 +41,11 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+podsPath+"/{name}", s.get)
 	mux.HandleFunc("PATCH "+podsPath+"/{name}/status", s.patchStatus)
+	for _, path := range []string{podsPath, nadsPath} {
+		mux.HandleFunc("GET "+path, s.list)
+		mux.HandleFunc("GET "+strings.Replace(path, "/namespaces/{namespace}", "", 1), s.list)
+	}
 	mux.HandleFunc("GET "+nodesPath+"/{name}", s.get)
-	mux.HandleFunc("GET "+nadsPath, s.list)
 	mux.HandleFunc("GET "+nadsPath+"/{name}", s.get)
 	mux.HandleFunc("POST "+eventsPath, s.create)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -52,7 +55,7 @@ func (s *Server) handler() http.Handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		s.mu.Lock()
-		s.requests = append(s.requests, Request{r.Method, r.URL.Path, string(body)})
+		s.requests = append(s.requests, Request{r.Method, r.URL.Path, string(body), r.URL.Query()})
 		token := s.token
 		s.mu.Unlock()
 
@@ -78,31 +81,6 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	writeObject(w, r, doc)
 }
 
-func (s *Server) list(w http.ResponseWriter, r *http.Request) {
-	list := struct {
-		metav1.TypeMeta
-		metav1.ListMeta `json:"metadata"`
-		Items           []json.RawMessage `json:"items"`
-	}{
-		TypeMeta: metav1.TypeMeta{APIVersion: netv1.SchemeGroupVersion.String(), Kind: "NetworkAttachmentDefinitionList"},
-		ListMeta: metav1.ListMeta{ResourceVersion: "1"},
-		Items:    []json.RawMessage{},
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var paths []string
-	for path := range s.objects {
-		if strings.HasPrefix(path, r.URL.Path+"/") {
-			paths = append(paths, path)
-		}
-	}
-	slices.Sort(paths)
-	for _, path := range paths {
-		list.Items = append(list.Items, s.objects[path])
-	}
-	writeJSON(w, http.StatusOK, list)
-}
-
 // patchStatus is the subresource status of a pod: it changes metadata and status.
 func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimSuffix(r.URL.Path, "/status")
@@ -115,11 +93,16 @@ func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apierrors.NewNotFound(resourceOf(r), name))
 		return
 	}
-	if ct := r.Header.Get("Content-Type"); ct != string(types.MergePatchType) {
+	apply := jsonpatch.MergePatch
+	switch ct := r.Header.Get("Content-Type"); ct {
+	case string(types.MergePatchType):
+	case string(types.StrategicMergePatchType):
+		apply = strategicPatch
+	default:
 		writeError(w, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "PATCH", resourceOf(r), name, "content type "+ct, 0, true))
 		return
 	}
-	doc, err := jsonpatch.MergePatch(old, patch)
+	doc, err := apply(old, patch)
 	if err == nil {
 		doc, err = keep(old, doc)
 	}
@@ -130,9 +113,35 @@ func (s *Server) patchStatus(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		writeError(w, apierrors.NewBadRequest(err.Error()))
 	default:
-		s.objects[path] = doc
-		writeObject(w, r, doc)
+		s.store(path, doc)
+		writeObject(w, r, s.objects[path])
 	}
+}
+
+// strategicPatch applies a strategic merge patch: a merge patch that finds the conditions of a pod by their type.
+func strategicPatch(old, patch []byte) ([]byte, error) {
+	var whole, delta struct{ Status corev1.PodStatus }
+	if err := errors.Join(json.Unmarshal(old, &whole), json.Unmarshal(patch, &delta)); err != nil {
+		return nil, err
+	}
+	conditions := whole.Status.Conditions
+	for _, c := range delta.Status.Conditions {
+		i := slices.IndexFunc(conditions, func(old corev1.PodCondition) bool { return old.Type == c.Type })
+		if i < 0 {
+			conditions = append(conditions, c)
+		} else {
+			conditions[i] = c
+		}
+	}
+	merged, err := jsonpatch.MergePatch(old, patch)
+	if err != nil || len(delta.Status.Conditions) == 0 {
+		return merged, err
+	}
+	list, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": conditions}})
+	if err != nil {
+		return nil, err
+	}
+	return jsonpatch.MergePatch(merged, list)
 }
 
 var errOtherUID = errors.New("the patch has another UID")
@@ -187,19 +196,27 @@ func resourceOf(r *http.Request) schema.GroupResource {
 	}
 }
 
-// writeObject answers with an object, or with its metadata alone if that is what the client would rather have.
 func writeObject(w http.ResponseWriter, r *http.Request, doc json.RawMessage) {
-	if !strings.Contains(r.Header.Get("Accept"), "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1") {
-		writeJSON(w, http.StatusOK, doc)
-		return
+	writeJSON(w, http.StatusOK, asWanted(r, doc))
+}
+
+// wantsMetadata tells if the client would rather have the metadata alone.
+func wantsMetadata(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "application/json;as=PartialObjectMetadata")
+}
+
+// asWanted returns an object, or its metadata.
+func asWanted(r *http.Request, doc json.RawMessage) json.RawMessage {
+	if !wantsMetadata(r) {
+		return doc
 	}
 	var o metav1.PartialObjectMetadata
-	if err := json.Unmarshal(doc, &o); err != nil {
-		writeError(w, apierrors.NewInternalError(err))
-		return
+	if json.Unmarshal(doc, &o) != nil {
+		return doc // what is stored came out of json.Marshal
 	}
 	o.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}
-	writeJSON(w, http.StatusOK, o)
+	doc, _ = json.Marshal(o)
+	return doc
 }
 
 func writeError(w http.ResponseWriter, err *apierrors.StatusError) {

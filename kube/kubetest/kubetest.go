@@ -1,5 +1,5 @@
 // Package kubetest is an API server for tests: HTTPS, HTTP/2, a bearer token, and as much of the API as Braid uses. Pods
-// and NetworkAttachmentDefinitions can be read, the status of pods be patched, events be created. It can be told to fail
+// and NetworkAttachmentDefinitions can be read, listed and watched, the status of pods be patched, events be created. It can be told to fail
 // in the ways that a real one does.
 //
 // It speaks JSON only. A client that would rather have protobuf gets what it accepts besides.
@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,13 @@ type Server struct {
 	faults   []*Fault
 	requests []Request
 
+	version     int           // the latest resource version
+	compacted   int           // changes up to it are forgotten
+	changes     []change      // the oldest first
+	changed     chan struct{} // closed at the next change
+	broken      int           // how often watches were
+	noWatchList bool
+
 	connections int
 }
 
@@ -48,6 +56,7 @@ type Request struct {
 	Method string
 	Path   string
 	Body   string
+	Query  url.Values
 }
 
 func (r Request) String() string { return r.Method + " " + r.Path }
@@ -55,7 +64,7 @@ func (r Request) String() string { return r.Method + " " + r.Path }
 // New starts a server, which ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), done: make(chan struct{}), objects: make(map[string]json.RawMessage)}
+	s := &Server{t: t, dir: t.TempDir(), done: make(chan struct{}), changed: make(chan struct{}), objects: make(map[string]json.RawMessage)}
 	s.http = httptest.NewUnstartedServer(s.handler())
 	s.http.EnableHTTP2 = true
 	s.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
@@ -167,14 +176,21 @@ func (s *Server) add(object metav1.Object, path string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.objects[path] = doc
+	s.store(path, doc)
 }
 
 // DeletePod deletes a pod.
-func (s *Server) DeletePod(namespace, name string) {
+func (s *Server) DeletePod(namespace, name string) { s.delete(podPath(namespace, name)) }
+
+// DeleteNAD deletes a NetworkAttachmentDefinition.
+func (s *Server) DeleteNAD(namespace, name string) { s.delete(nadPath(namespace, name)) }
+
+func (s *Server) delete(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.objects, podPath(namespace, name))
+	if s.objects[path] != nil {
+		s.store(path, nil)
+	}
 }
 
 // Pod returns a pod as it is now.

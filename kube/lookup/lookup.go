@@ -4,6 +4,8 @@ package lookup
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -17,10 +19,6 @@ import (
 // atOnce is how many networks are asked for at the same time.
 const atOnce = 16
 
-// mirrorAnnotation marks the mirror pod of a static pod. Its value is the UID of the static pod, which the kubelet makes
-// up and gives to the container runtime, while the mirror pod has a UID from the API server.
-const mirrorAnnotation = "kubernetes.io/config.mirror"
-
 // A Source has pods and networks. It is safe for concurrent use, and its errors are of type *resolve.Error.
 type Source interface {
 	// Pod returns a pod. If there is none of its name, or one that is another ([Pod.Is]), the error's reason is
@@ -31,39 +29,41 @@ type Source interface {
 	Network(ctx context.Context, name resolve.NetworkName) (*resolve.Network, error)
 }
 
-// A Pod is what is used of a pod.
-type Pod struct {
-	UID         string
-	Annotations map[string]string
+// A Cache is a Source that knows some pods without asking for them. Its method Pod asks, whatever is known.
+type Cache interface {
+	Source
+
+	// Known returns what is known under a pod's name, whatever its UID; nil if nothing is. It is of no use, and
+	// synced false, until everything there is has been heard of once.
+	Known(namespace, name string) (pod *Pod, synced bool)
 }
 
-// Is tells if this is the pod that a runtime calls want, given that the names are the same.
-func (p *Pod) Is(want resolve.Pod) bool {
-	return want.UID == "" || want.UID == p.UID || want.UID == p.Annotations[mirrorAnnotation]
-}
-
-// IsMirror tells if this stands for a static pod.
-func (p *Pod) IsMirror() bool { return p.Annotations[mirrorAnnotation] != "" }
-
-// Resolve answers a query as [resolve.Resolver] has it: it asks for the pod, and then for all networks at once.
-func Resolve(ctx context.Context, src Source, q *resolve.Query) (*resolve.Answer, error) {
+// Resolve answers a query as [resolve.Resolver] has it: it finds the pod, then all networks at once. It also tells where
+// the pod was found. A panic of the source is an error as any other: what it reads is of tenants, and others are served.
+func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answer, origin Origin, err error) {
+	defer recovered(&err)
 	answer := &resolve.Answer{Pod: q.Pod}
 	if q.Pod.Name != "" {
-		pod, err := src.Pod(ctx, q.Pod)
-		if err != nil {
-			return nil, err
+		var pod *Pod
+		if pod, origin, err = find(ctx, src, q); err != nil {
+			return nil, origin, err
 		}
-		answer.Annotations = pod.Annotations
-		if pod.UID != "" {
-			answer.Pod.UID = pod.UID
+		answer.Annotations = Annotations(pod.Annotations)
+		if answer.Pod.UID == "" {
+			answer.Pod.UID = pod.kubeletUID()
 		}
 	}
-	var err error
 	answer.Networks, err = networks(ctx, src, named(q, answer.Annotations))
 	if err != nil {
-		return nil, err
+		return nil, origin, err
 	}
-	return answer, nil
+	return answer, origin, nil
+}
+
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic: %v\n%s", p, debug.Stack())}
+	}
 }
 
 // named returns the networks that a query and the annotations name, each once. Annotations that cannot be read name
@@ -90,14 +90,15 @@ func networks(ctx context.Context, src Source, names []resolve.NetworkName) (map
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, name := range names {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer recovered(&err)
 			network, err := src.Network(ctx, name)
 			if err != nil || network == nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found[name.String()] = *network
+			found[name.String()] = resolve.Network{Config: network.Config, Annotations: Annotations(network.Annotations)}
 			return nil
 		})
 	}

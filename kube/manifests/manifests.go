@@ -37,7 +37,8 @@ func (r *Resolver) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answ
 	if err != nil {
 		return nil, &resolve.Error{Reason: resolve.Invalid, Message: fmt.Sprintf("read manifests: %v", err)}
 	}
-	return lookup.Resolve(ctx, folder{r.Dir, objects}, q)
+	answer, _, err := lookup.Resolve(ctx, folder{r.Dir, objects}, q)
+	return answer, err
 }
 
 // Report implements [resolve.Resolver].

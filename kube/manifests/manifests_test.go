@@ -65,7 +65,8 @@ func TestResolve(t *testing.T) {
 		{pod: resolve.Pod{Namespace: "default", Name: "known"}, uid: "u-1"},
 		{pod: resolve.Pod{Namespace: "default", Name: "known", UID: "u-1"}, uid: "u-1"},
 		{pod: resolve.Pod{Namespace: "default", Name: "known", UID: "u-9"}, reason: resolve.NotFound},
-		{pod: resolve.Pod{Namespace: "default", Name: "static", UID: "hash"}, uid: "u-2"},
+		{pod: resolve.Pod{Namespace: "default", Name: "static", UID: "hash"}, uid: "hash"},
+		{pod: resolve.Pod{Namespace: "default", Name: "static"}, uid: "hash"},
 		{pod: resolve.Pod{Namespace: "other", Name: "web"}, reason: resolve.NotFound},
 		{},
 	} {

@@ -68,6 +68,16 @@ func load(cniDir string) (*state, error) {
 	return s, nil
 }
 
+// Installed returns the options of the installation whose plugin has the cniDir. The error is [ErrNotInstalled] if there is
+// none.
+func Installed(cniDir string) (*Options, error) {
+	s, err := load(cniDir)
+	if err != nil {
+		return nil, err
+	}
+	return &s.Options, nil
+}
+
 func (s *state) save() error {
 	s.Version = stateVersion
 	b, err := json.MarshalIndent(s, "", "  ")
