@@ -38,12 +38,17 @@ type testNode struct {
 
 func newNode(t *testing.T) *testNode {
 	t.Helper()
-	return nodeAt(t, t.TempDir())
+	n := nodeAt(t, t.TempDir())
+	n.write("image/braid", "first braid", 0o755)
+	n.write("image/braidd", "first braidd", 0o755)
+	n.write("serviceaccount/token", "first", 0o600)
+	n.write("serviceaccount/ca.crt", "authority", 0o600)
+	return n
 }
 
 func nodeAt(t *testing.T, root string) *testNode {
 	t.Helper()
-	n := &testNode{t, root, Options{
+	return &testNode{t, root, Options{
 		Source:         filepath.Join(root, "image"),
 		BinDir:         filepath.Join(root, "opt/cni/bin"),
 		ConfDir:        filepath.Join(root, "etc/cni/net.d"),
@@ -55,11 +60,6 @@ func nodeAt(t *testing.T, root string) *testNode {
 		Credentials:    filepath.Join(root, "serviceaccount"),
 		PodCIDRs:       []string{"10.244.1.0/24", "fd00:244::/64"},
 	}}
-	n.write("image/braid", "first braid", 0o755)
-	n.write("image/braidd", "first braidd", 0o755)
-	n.write("serviceaccount/token", "first", 0o600)
-	n.write("serviceaccount/ca.crt", "authority", 0o600)
-	return n
 }
 
 func (n *testNode) path(name string) string { return filepath.Join(n.root, name) }
