@@ -50,8 +50,8 @@ func start(t testing.TB, bin, address string, flags ...string) *Cluster {
 	host, _, _ := net.SplitHostPort(address)
 	c.pki = newPKI(t, c.dir)
 	c.pki.serving(t, "apiserver", host)
-	c.pki.client(t, "to-kubelet", "kube-apiserver")
-	c.pki.client(t, "admin", "admin", "system:masters")
+	c.pki.client(t, "kube-apiserver", "to-kubelets")
+	c.pki.client(t, "admin", "system:masters")
 	c.pki.issue(t, "sa", &x509.Certificate{})
 	pair, err := tls.LoadX509KeyPair(c.pki.path("admin.crt"), c.pki.path("admin.key"))
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *Cluster) StartAPIServer() {
 		"--advertise-address=" + host, "--endpoint-reconciler-type=none",
 		"--tls-cert-file=" + c.pki.path("apiserver.crt"), "--tls-private-key-file=" + c.pki.path("apiserver.key"),
 		"--client-ca-file=" + c.pki.path("ca.crt"), "--authorization-mode=RBAC",
-		"--kubelet-client-certificate=" + c.pki.path("to-kubelet.crt"), "--kubelet-client-key=" + c.pki.path("to-kubelet.key"),
+		"--kubelet-client-certificate=" + c.pki.path("kube-apiserver.crt"), "--kubelet-client-key=" + c.pki.path("kube-apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24",
 		"--service-account-key-file=" + c.pki.path("sa.key"), "--service-account-signing-key-file=" + c.pki.path("sa.key")}, c.flags...)
 	c.apiServer = c.start("kube-apiserver", flags...)
@@ -125,7 +125,8 @@ func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }
 // the API server shows it to new connections.
 func (c *Cluster) RotateServingCertificate() {
 	c.t.Helper()
-	c.pki.serving(c.t, "apiserver")
+	host, _, _ := net.SplitHostPort(strings.TrimPrefix(c.URL, "https://"))
+	c.pki.serving(c.t, "apiserver", host)
 	want, err := tls.LoadX509KeyPair(c.pki.path("apiserver.crt"), c.pki.path("apiserver.key"))
 	if err != nil {
 		c.t.Fatal(err)

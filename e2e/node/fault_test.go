@@ -87,8 +87,8 @@ func testAPIServerAway(t *testing.T, n *Node) {
 	}
 	n.Apply(t, strings.Replace(storm, "COUNT", "4", 1))
 	n.WaitReady(t, 60*time.Second, "blue", 5)
-	thaw := n.FreezeAPIServer()
-	time.AfterFunc(5*time.Second, thaw)
+	n.PauseAPIServer(true)
+	time.AfterFunc(5*time.Second, func() { n.PauseAPIServer(false) })
 	n.Apply(t, strings.Replace(storm, "COUNT", "8", 1))
 	pods := n.WaitReady(t, 60*time.Second, "blue", 9)
 	n.wantStorm(t, slices.DeleteFunc(pods, func(p corev1.Pod) bool { return p.Name == "static-"+Name }))

@@ -45,7 +45,8 @@ evictionHard: { memory.available: 1Mi, nodefs.available: 0%%, imagefs.available:
 // StartKubelet starts the kubelet. It registers the node, if it is not.
 func (n *Node) StartKubelet() {
 	n.t.Helper()
-	n.stopKubelet = n.Run("kubelet", "--config=/mnt/kubelet.yaml", "--kubeconfig="+n.ClientKubeconfig("kubelet", "system:node:"+Name, "system:nodes"),
+	kubeconfig, _ := n.ClientKubeconfig("system:node:"+Name, "system:nodes", n.URL)
+	n.stopKubelet = n.Run("kubelet", "--config=/mnt/kubelet.yaml", "--kubeconfig="+kubeconfig,
 		"--hostname-override="+Name, "--node-ip="+IP, "--root-dir=/var/lib/kubelet", "--v=2")
 }
 

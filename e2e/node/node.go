@@ -54,7 +54,7 @@ func Start(t testing.TB) *Node {
 	n.interfaces()
 	n.Cluster = cluster.StartWhole(t, n.bin, apiAddress+":443", PodCIDR)
 	t.Cleanup(n.keepLogs)
-	n.kubeconfig = n.ClientKubeconfig("kubectl", "kubectl", "system:masters")
+	n.kubeconfig, _ = n.ClientKubeconfig("kubectl", "system:masters", n.URL)
 	if err := makeCgroups(os.Getenv(insideEnv)); err != nil {
 		t.Fatal(err)
 	}
