@@ -22,8 +22,8 @@ import (
 // still there. Then containerd and the kubelet are started again. The control plane only sees a node that does not answer
 // for a while.
 //
-// With forget, containerd's disk is another one, as where nodes have one for it that is not kept: no runtime will ever
-// call for the pods that were.
+// With forget, what containerd has kept on disk is gone, with the results that it has cached, as where nodes have a disk for
+// it that is not kept: no runtime will ever call for the pods that were.
 func (n *Node) Reboot(forget bool) {
 	n.t.Helper()
 	n.stopKubelet(unix.SIGKILL)
@@ -39,7 +39,8 @@ func (n *Node) Reboot(forget bool) {
 	}
 	n.write("/mnt/boot_id", string(random))
 	if forget {
-		err := errors.Join(unix.Unmount("/var/lib/containerd", 0), unix.Mount("tmpfs", "/var/lib/containerd", "tmpfs", 0, ""))
+		err := errors.Join(unix.Unmount("/var/lib/containerd", 0), unix.Mount("tmpfs", "/var/lib/containerd", "tmpfs", 0, ""),
+			os.RemoveAll("/var/lib/cni/results"))
 		if err != nil {
 			n.t.Fatal(err)
 		}
