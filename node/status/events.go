@@ -63,9 +63,5 @@ func (q *Queue) writeEvent(ctx context.Context, r *resolve.Report) {
 			q.Log.Error("panic", "value", p, "stack", string(debug.Stack()))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
-	defer cancel()
-	if err := q.write(ctx, r); err != nil {
-		q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
-	}
+	q.tryEvents(ctx, r)
 }

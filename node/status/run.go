@@ -164,11 +164,19 @@ func (q *Queue) writeEntry(ctx context.Context, e *entry) (err error) {
 	if report == nil {
 		return nil
 	}
-	if !q.begin(e, pending) {
-		err := q.tell(ctx, report)
-		if q.told(e, err); err != nil {
+	if q.begin(e, pending) {
+		return q.reported(ctx, e, pending)
+	}
+	// The status decides, and comes first, so that another try does not repeat the events.
+	if report.Status != nil {
+		if err := q.try(ctx, &resolve.Report{Pod: report.Pod, Status: report.Status}); err != nil {
+			q.failed(e)
 			return err
 		}
+	}
+	q.told(e)
+	if len(report.Events) > 0 {
+		q.tryEvents(ctx, &resolve.Report{Pod: report.Pod, Events: report.Events})
 	}
 	return q.reported(ctx, e, pending)
 }
@@ -211,36 +219,36 @@ func (q *Queue) begin(e *entry, pending json.RawMessage) (written bool) {
 	return e.written
 }
 
-// told lets those go that wait, before the lock of the container is waited for: the ADD that has it may be among them.
-func (q *Queue) told(e *entry, err error) {
+// failed lets the entry stand for whatever the record has pending next time.
+func (q *Queue) failed(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err != nil {
-		e.pending = nil
-		return
-	}
+	e.pending = nil
+}
+
+// told lets those go that wait, before the lock of the container is waited for: the ADD that has it may be among them.
+func (q *Queue) told(e *entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	e.written = true
 	e.finish(nil)
 }
 
-// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events.
-func (q *Queue) tell(ctx context.Context, r *resolve.Report) error {
-	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
-	defer cancel()
-	if r.Status != nil {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}); err != nil {
-			return err
-		}
+// tryEvents writes events if that can be done now.
+func (q *Queue) tryEvents(ctx context.Context, r *resolve.Report) {
+	if err := q.try(ctx, r); err != nil {
+		q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
 	}
-	if len(r.Events) > 0 {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Events: r.Events}); err != nil {
-			q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
-		}
-	}
-	return nil
 }
 
-// write is one try.
+// try is a write in bounded time.
+func (q *Queue) try(ctx context.Context, r *resolve.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
+	defer cancel()
+	return q.write(ctx, r)
+}
+
+// write writes, and tells about it.
 func (q *Queue) write(ctx context.Context, r *resolve.Report) error {
 	start := time.Now()
 	err := q.Writer.Report(ctx, r)
