@@ -16,7 +16,7 @@ import (
 	"github.com/braid-cni/braid/conf"
 )
 
-// TestMain lets the test binary be what is installed (it sleeps), and an install that is killed.
+// TestMain lets the test binary be what is installed (it sleeps), and an install or an uninstall that is killed.
 func TestMain(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == "braid":
@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 	case os.Getenv("BRAID_TEST_INSTALL") != "":
 		installAgainAndAgain(os.Getenv("BRAID_TEST_INSTALL"))
+	case os.Getenv("BRAID_TEST_UNINSTALL") != "":
+		if err := Uninstall(context.Background(), os.Getenv("BRAID_TEST_UNINSTALL"), false, discard); err != nil {
+			panic(err)
+		}
 	default:
 		os.Exit(m.Run())
 	}
