@@ -186,6 +186,9 @@ func (s *state) putConf(log *slog.Logger) (path string, err error) {
 		log.Warn("a configuration of another CNI sorts before Braid's", "its", first, "braid's", own, "first", own < first)
 	}
 	path = filepath.Join(s.Options.ConfDir, own)
+	if err := s.mkdir(s.Options.ConfDir, 0o755); err != nil {
+		return "", err
+	}
 	if s.find(path) == nil { // somebody else's, from before there was an installation
 		if err := s.giveWay(path); err != nil {
 			return "", err

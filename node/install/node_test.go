@@ -16,7 +16,7 @@ import (
 	"github.com/braid-cni/braid/conf"
 )
 
-// TestMain lets the test binary be what is installed (it sleeps), and an install that is killed.
+// TestMain lets the test binary be what is installed (it sleeps), and an install or an uninstall that is killed.
 func TestMain(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == "braid":
@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 	case os.Getenv("BRAID_TEST_INSTALL") != "":
 		installAgainAndAgain(os.Getenv("BRAID_TEST_INSTALL"))
+	case os.Getenv("BRAID_TEST_UNINSTALL") != "":
+		if err := Uninstall(context.Background(), os.Getenv("BRAID_TEST_UNINSTALL"), false, discard); err != nil {
+			panic(err)
+		}
 	default:
 		os.Exit(m.Run())
 	}
@@ -38,12 +42,17 @@ type testNode struct {
 
 func newNode(t *testing.T) *testNode {
 	t.Helper()
-	return nodeAt(t, t.TempDir())
+	n := nodeAt(t, t.TempDir())
+	n.write("image/braid", "first braid", 0o755)
+	n.write("image/braidd", "first braidd", 0o755)
+	n.write("serviceaccount/token", "first", 0o600)
+	n.write("serviceaccount/ca.crt", "authority", 0o600)
+	return n
 }
 
 func nodeAt(t *testing.T, root string) *testNode {
 	t.Helper()
-	n := &testNode{t, root, Options{
+	return &testNode{t, root, Options{
 		Source:         filepath.Join(root, "image"),
 		BinDir:         filepath.Join(root, "opt/cni/bin"),
 		ConfDir:        filepath.Join(root, "etc/cni/net.d"),
@@ -55,11 +64,6 @@ func nodeAt(t *testing.T, root string) *testNode {
 		Credentials:    filepath.Join(root, "serviceaccount"),
 		PodCIDRs:       []string{"10.244.1.0/24", "fd00:244::/64"},
 	}}
-	n.write("image/braid", "first braid", 0o755)
-	n.write("image/braidd", "first braidd", 0o755)
-	n.write("serviceaccount/token", "first", 0o600)
-	n.write("serviceaccount/ca.crt", "authority", 0o600)
-	return n
 }
 
 func (n *testNode) path(name string) string { return filepath.Join(n.root, name) }
