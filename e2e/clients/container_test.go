@@ -1,11 +1,15 @@
 package clients
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // programsEnv names the folder that the script setup prints.
@@ -73,6 +77,16 @@ func (e *engine) must(args ...string) string {
 	return out
 }
 
+// reapOrphans waits for processes whose parents have ended. What does not end is left for the leak check. The engine has to be
+// at rest.
+func reapOrphans() {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); errors.Is(err, unix.ECHILD) {
+			return
+		}
+	}
+}
+
 // run starts a container that waits.
 func (e *engine) run(name string, options ...string) {
 	e.t.Helper()
@@ -111,10 +125,20 @@ func (e *engine) wantLinks(name, links string) {
 	}
 }
 
-// wantPing fails the test unless one container gets an answer from an interface of another.
+// wantPing fails the test unless one container gets an answer from an interface of another. The first packets may be lost:
+// the kernel is slow to notice the carrier of a link while the machine is busy.
 func (e *engine) wantPing(from, to, link string) {
 	e.t.Helper()
-	e.must("exec", from, "ping", "-c", "1", "-w", "10", e.addresses(to)[link])
+	address := e.addresses(to)[link]
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		out, err := e.try("exec", from, "ping", "-c", "1", "-w", "1", address)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s of container %s does not answer container %s: %v: %s", link, to, from, err, out)
+		}
+	}
 }
 
 // wantNothingLeft looks at what is kept of networks, besides Braid's own: the cache of libcni.

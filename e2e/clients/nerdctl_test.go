@@ -52,6 +52,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		}
 		_ = daemon.Process.Signal(unix.SIGTERM)
 		_ = daemon.Wait()
+		reapOrphans()
 		for _, pattern := range []string{"/sys/fs/cgroup/default", "/sys/fs/cgroup/*/default"} { // of nerdctl's namespace
 			dirs, _ := filepath.Glob(pattern)
 			for _, dir := range dirs {

@@ -42,6 +42,7 @@ default_network = "one"
 		if out, err := e.try("rm", "-f", "-a", "-t", "0"); err != nil {
 			e.t.Errorf("podman rm: %v: %s", err, out)
 		}
+		reapOrphans()
 		e.removeCgroups()
 	})
 	return e
