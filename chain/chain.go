@@ -115,11 +115,12 @@ func (c *Chain) add(ctx context.Context, i int, at cni.Attachment, capabilities 
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.links[i].plugin.Add(ctx, req)
-	if err != nil {
-		return nil, c.failed(i, err)
-	}
-	return res, nil
+	var res *types100.Result
+	err = c.call(ctx, i, "ADD", at.IfName, func(ctx context.Context) (err error) {
+		res, err = c.links[i].plugin.Add(ctx, req)
+		return err
+	})
+	return res, err
 }
 
 // undo runs DEL from plugin i back to the first one. The specification (section 3): "A delete must still be executed
@@ -156,7 +157,7 @@ func (c *Chain) del(ctx context.Context, from int, at cni.Attachment, capabiliti
 			req, err = c.request(i, at, capabilities, nil)
 		}
 		if err == nil {
-			err = c.failed(i, c.links[i].plugin.Del(ctx, req))
+			err = c.call(ctx, i, "DEL", at.IfName, func(ctx context.Context) error { return c.links[i].plugin.Del(ctx, req) })
 		}
 		errs = append(errs, err)
 	}
@@ -176,8 +177,8 @@ func (c *Chain) Check(ctx context.Context, at cni.Attachment, capabilities map[s
 		if err != nil {
 			return err
 		}
-		if err := c.links[i].plugin.Check(ctx, req); err != nil {
-			return c.failed(i, err)
+		if err := c.call(ctx, i, "CHECK", at.IfName, func(ctx context.Context) error { return c.links[i].plugin.Check(ctx, req) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -199,7 +200,8 @@ func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 		// The current name of the key and the one that plugins built with an older library read.
 		config, err := c.derive(i, map[string]any{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid})
 		if err == nil {
-			err = c.failed(i, l.plugin.GC(ctx, &cni.Request{Path: c.path, Config: config}))
+			req := &cni.Request{Path: c.path, Config: config}
+			err = c.call(ctx, i, "GC", "", func(ctx context.Context) error { return l.plugin.GC(ctx, req) })
 		}
 		errs = append(errs, err)
 	}
@@ -213,8 +215,9 @@ func (c *Chain) Status(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := l.plugin.Status(ctx, &cni.Request{Path: c.path, Config: config}); err != nil {
-			return c.failed(i, err)
+		req := &cni.Request{Path: c.path, Config: config}
+		if err := c.call(ctx, i, "STATUS", "", func(ctx context.Context) error { return l.plugin.Status(ctx, req) }); err != nil {
+			return err
 		}
 	}
 	return nil

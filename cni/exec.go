@@ -179,7 +179,7 @@ func (e Exec) runFile(ctx context.Context, path, command string, req *Request) (
 	}
 
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = environ(command, req)
+	cmd.Env = environ(ctx, command, req)
 	cmd.Stdin = bytes.NewReader(req.Config)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = waitOutput
@@ -211,9 +211,9 @@ func (e Exec) runFile(ctx context.Context, path, command string, req *Request) (
 // environ returns the environment of this process with the parameters of one call.
 //
 // "The delegated plugin must receive all the same environment variables that were passed in to the CNI plugin."
-func environ(command string, req *Request) []string {
+func environ(ctx context.Context, command string, req *Request) []string {
 	// All six always, the empty ones too: os/exec lets the last of two win, so none is inherited.
-	return append(os.Environ(),
+	env := append(os.Environ(),
 		"CNI_COMMAND="+command,
 		"CNI_CONTAINERID="+req.ContainerID,
 		"CNI_NETNS="+req.Netns,
@@ -221,6 +221,10 @@ func environ(command string, req *Request) []string {
 		"CNI_ARGS="+req.Args,
 		"CNI_PATH="+strings.Join(req.Path, string(filepath.ListSeparator)),
 	)
+	if t, ok := TraceParentOf(ctx); ok {
+		env = append(env, "TRACEPARENT="+t.String())
+	}
+	return env
 }
 
 // failure makes an error of what a plugin left when it failed.

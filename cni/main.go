@@ -56,6 +56,9 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 	case "VERSION":
 		err = writeJSON(proc.Stdout, supported(ctx, proc.Stdin))
 	default:
+		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
+			ctx = WithTraceParent(ctx, t)
+		}
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {
 			protocol = c.version

@@ -49,11 +49,13 @@ type Config struct {
 	SystemNamespaces   []string // whose pods do not get DefaultNetworks
 	NamespaceIsolation bool     // a pod may use networks of its own namespace and of GlobalNamespaces only
 	GlobalNamespaces   []string
+	Policy             Policy // of what NetworkAttachmentDefinitions may say
 
 	// How Braid works.
 	CNIDir                 string    // absolute path of the journal
 	ReadinessIndicatorFile string    // absolute path; ADD waits for this file
 	DaemonSocket           string    // absolute path
+	WaitForStatus          bool      // ADD is answered when network-status is written, though a daemon could do so later
 	Result                 string    // ResultMerged or ResultDefault
 	Exec                   []string  // types that are executed although Braid has a plugin of the type
 	Deadlines              Deadlines // how long things may take

@@ -182,6 +182,7 @@ func (c *Config) readLookup(o *object) {
 	o.readNames("systemNamespaces", &c.SystemNamespaces, isLabel, wantLabel)
 	c.NamespaceIsolation = o.readBool("namespaceIsolation")
 	c.readGlobalNamespaces(o)
+	c.readPolicy(o)
 }
 
 // readGlobalNamespaces takes a list, or names separated by commas as Multus does. Without a name the latter counts as
@@ -211,6 +212,7 @@ func (c *Config) readWork(o *object) {
 	o.readPath("cniDir", &c.CNIDir)
 	o.readPath("readinessindicatorfile", &c.ReadinessIndicatorFile)
 	o.readPath("daemonSocket", &c.DaemonSocket)
+	c.WaitForStatus = o.readBool("waitForStatus")
 	isResult := func(s string) bool { return s == ResultMerged || s == ResultDefault }
 	o.readOptional("result", &c.Result, isResult, `"merged" or "default"`)
 	o.readNames("exec", &c.Exec, isFileName, wantType)

@@ -23,10 +23,13 @@ import (
 // Add implements [cni.Plugin]. The stations of an ADD, in order; DESIGN promises that whichever of them fails, nothing
 // that was made stays.
 func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
+	ctx, observed := d.observe(ctx, "ADD")
+	defer func() { observed.end(err) }()
 	c, err := d.call(req)
 	if err != nil {
 		return nil, err
 	}
+	observed.of(c)
 	if err := c.conf.CheckDefaultNetwork(); err != nil {
 		return nil, err
 	}
@@ -83,11 +86,18 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := applyDefaultRoute(ns, plan, slices.Concat(record.Attachments, inherited)); err != nil {
 		return nil, err
 	}
+	report, err := cluster.success(record, plan, inherited)
+	if err != nil {
+		return nil, err
+	}
 	record.Done = true
+	if record.Pending, err = cluster.pending(report); err != nil {
+		return nil, err
+	}
 	if err := c.journal.Put(record); err != nil {
 		return nil, err
 	}
-	return c.result(record, inherited), cluster.reportSuccess(ctx, record, plan, inherited)
+	return c.result(record, inherited), cluster.report(ctx, report)
 }
 
 // inherited returns the cluster-wide default network of a plugin that is chained after the one that makes it, as if it
@@ -158,8 +168,9 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	}
 	pod := c.pod()
 	record := &journal.Record{
-		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name,
+		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
+		PIDNamespace: pidNamespace(),
 	}
 	for _, p := range plan {
 		record.Attachments = append(record.Attachments, journal.Attachment{

@@ -27,6 +27,11 @@ type choice struct {
 
 	// nadOrDisk: if there is no such NetworkAttachmentDefinition, the name is looked for in the configuration folder.
 	nadOrDisk bool
+
+	// tenant: the configuration is that of a NetworkAttachmentDefinition which a pod of namespace podNamespace selects, so
+	// it has to keep to the operator's policy. What the operator selects is free, and so is what lies on the node.
+	tenant       bool
+	podNamespace string
 }
 
 // choose lists the networks of a pod in the order of attachment: the cluster-wide default network, those that the
@@ -44,12 +49,12 @@ func choose(c *conf.Config, pod *resolve.Answer) ([]choice, error) {
 		return nil, err
 	}
 	if override != nil {
-		own := podChoice(conf.AnnotationDefaultNetwork, override)
+		own := podChoice(conf.AnnotationDefaultNetwork, override, pod)
 		own.isDefault = true
 		choices = slices.Insert(slices.DeleteFunc(choices, func(o choice) bool { return o.isDefault }), 0, own)
 	}
 	for i := range selections {
-		choices = append(choices, podChoice(conf.AnnotationNetworks, &selections[i]))
+		choices = append(choices, podChoice(conf.AnnotationNetworks, &selections[i], pod))
 	}
 	return choices, isolate(c, pod, choices)
 }
@@ -88,11 +93,12 @@ func named(c *conf.Config, key, name string) choice {
 	return o
 }
 
-func podChoice(annotation string, s *conf.Selection) choice {
+func podChoice(annotation string, s *conf.Selection, pod *resolve.Answer) choice {
 	return choice{
-		by:        "annotation " + annotation,
-		nad:       &resolve.NetworkName{Namespace: s.Namespace, Name: s.Name},
-		selection: *s,
+		by:           "annotation " + annotation,
+		nad:          &resolve.NetworkName{Namespace: s.Namespace, Name: s.Name},
+		selection:    *s,
+		podNamespace: pod.Pod.Namespace,
 	}
 }
 
@@ -159,6 +165,7 @@ func (o *choice) load(c *conf.Config, found map[string]resolve.Network) (network
 		}
 		return network, nil
 	}
+	o.tenant = o.selection.Name != ""
 	if network, err = conf.ParseNetwork([]byte(nad.Config), o.nad.Name); err != nil {
 		return nil, fmt.Errorf("NetworkAttachmentDefinition %s: spec.config: %w", o.nad, err)
 	}

@@ -2,6 +2,7 @@ package delegate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -18,6 +19,7 @@ type cluster struct {
 	resolver resolve.Resolver // nil without Kubernetes
 	close    func() error
 	pod      resolve.Pod // as resolved; its name is empty if there is no pod
+	queues   bool        // whoever resolves takes reports from the journal
 }
 
 func (c *call) connect() (*cluster, error) {
@@ -40,6 +42,7 @@ func (k *cluster) Close() {
 // resolve asks once for everything that planning needs. The answer is nil without Kubernetes.
 func (k *cluster) resolve(ctx context.Context) (*resolve.Answer, error) {
 	q := NewQuery(k.conf, k.call.pod())
+	q.Annotations, q.Journal = k.conf.PodAnnotations, k.journal.Dir()
 	if k.resolver == nil || q.Pod.Name == "" && len(q.Networks) == 0 {
 		return nil, nil
 	}
@@ -49,7 +52,7 @@ func (k *cluster) resolve(ctx context.Context) (*resolve.Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve pod %s/%s: %w", q.Pod.Namespace, q.Pod.Name, coded(err))
 	}
-	k.pod = answer.Pod
+	k.pod, k.queues = answer.Pod, answer.Queues
 	return answer, nil
 }
 
@@ -64,14 +67,34 @@ func coded(err error) error {
 	return types.NewError(types.ErrTryAgainLater, err.Error(), "")
 }
 
-// reportSuccess writes the status of the pod before ADD is answered.
-func (k *cluster) reportSuccess(ctx context.Context, record *journal.Record, plan []Planned, inherited []journal.Attachment) error {
+// success returns the report of an ADD; nil if there is no pod to report on.
+func (k *cluster) success(record *journal.Record, plan []Planned, inherited []journal.Attachment) (*resolve.Report, error) {
 	if k.pod.Name == "" {
-		return nil
+		return nil, nil
 	}
 	report, err := success(k.pod, record, plan, inherited)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	report.Wait = k.conf.WaitForStatus
+	if k.queues {
+		report.Record = &resolve.Record{ContainerID: record.ContainerID, IfName: record.IfName}
+	}
+	return report, nil
+}
+
+// pending is what the journal keeps of a report until the daemon has written it; nil without a daemon.
+func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
+	if report == nil || report.Record == nil {
+		return nil, nil
+	}
+	return json.Marshal(report)
+}
+
+// report hands a report over. Where no daemon queues it, it is written before ADD is answered.
+func (k *cluster) report(ctx context.Context, report *resolve.Report) error {
+	if report == nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
 	defer cancel()

@@ -35,6 +35,7 @@ type Delegator struct {
 	Resolver NewResolver // required where a configuration names an API server or manifests
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
+	Observer Observer    // nil if nobody observes
 }
 
 // NewPlugins returns the plugins that run in-process, by type. The plugins that they use themselves, for addresses, they
@@ -92,11 +93,15 @@ func (c *call) find(pluginType string) cni.Plugin {
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
 }
 
-// pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes.
+// pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes. Podman hands over
+// a name without a namespace, for a plugin of its own (dnsname).
 func (c *call) pod() resolve.Pod {
 	namespace, _ := c.req.Arg("K8S_POD_NAMESPACE")
 	name, _ := c.req.Arg("K8S_POD_NAME")
 	uid, _ := c.req.Arg("K8S_POD_UID")
+	if namespace == "" {
+		return resolve.Pod{}
+	}
 	return resolve.Pod{Namespace: namespace, Name: name, UID: uid}
 }
 
@@ -115,10 +120,10 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 			left = slices.Insert(left, 0, *a)
 		}
 	}
+	r.Done, r.Attachments, r.Pending = false, left, nil
 	if len(left) == 0 {
 		return c.journal.Remove(r.ContainerID, r.IfName)
 	}
-	r.Done, r.Attachments = false, left
 	return errors.Join(append(errs, c.journal.Put(r))...)
 }
 

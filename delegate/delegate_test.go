@@ -38,6 +38,8 @@ type world struct {
 	resolving error
 	reporting error
 	reports   []*resolve.Report
+	query     *resolve.Query // the last one
+	observed  []*resolve.Observation
 	netns     *nettest.NS
 }
 
@@ -54,7 +56,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) Resolve(context.Context, *resolve.Query) (*resolve.Answer, error) {
+func (w *world) Resolve(_ context.Context, q *resolve.Query) (*resolve.Answer, error) {
+	w.query = q
 	return w.answer, w.resolving
 }
 
@@ -83,6 +86,7 @@ func (w *world) delegator() *delegate.Delegator {
 		}, error) {
 			return w, nil
 		},
+		Observer: func(_ *conf.Config, o *resolve.Observation) { w.observed = append(w.observed, o) },
 	}
 }
 
@@ -235,6 +239,25 @@ func TestArgsForTheDefaultNetwork(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+}
+
+// TestNameWithoutNamespace: podman hands over a container's name as K8S_POD_NAME, and means no pod by it.
+func TestNameWithoutNamespace(t *testing.T) {
+	w := newWorld(t)
+	w.answer.Annotations[conf.AnnotationNetworks] = "one"
+	var got []string
+	w.on = func(plugin, command string, _ *cni.Request) error {
+		got = append(got, command+" "+plugin)
+		return nil
+	}
+	req := w.request("")
+	req.Args = "IgnoreUnknown=1;K8S_POD_NAME=web"
+	if _, err := w.delegator().Add(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"ADD fake-default"}, got); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 }
 

@@ -59,6 +59,11 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 	if p.Network, err = network.WithCNIArgs(o.selection.CNIArgs); err != nil {
 		return err
 	}
+	if o.tenant {
+		if err := c.Policy.Check(o.nad.Namespace, o.podNamespace, o.isDefault, p.Network); err != nil {
+			return err
+		}
+	}
 	if slices.ContainsFunc(network.Plugins, func(plugin conf.Plugin) bool { return plugin.Type == c.Type }) {
 		return invalid("type %q: the plugin can not be its own delegate; choose another type", c.Type)
 	}

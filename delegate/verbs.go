@@ -26,12 +26,15 @@ func (c *call) chainOf(a *journal.Attachment) *chain.Chain {
 //
 // "Plugins MUST accept multiple DEL calls for the same (CNI_CONTAINERID, CNI_IFNAME) pair, and return success if the
 // interface in question, or any modifications added, are missing."
-func (d *Delegator) Del(ctx context.Context, req *cni.Request) error {
+func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
+	ctx, observed := d.observe(ctx, "DEL")
+	defer func() { observed.end(err) }()
 	entry, invalid := conf.Parse(req.Config) // what could be read of an invalid one is enough
 	c, err := d.callWith(req, entry)
 	if err != nil {
 		return err
 	}
+	observed.of(c)
 	if invalid != nil {
 		c.log.Warn("the configuration is invalid; DEL works from the journal", "err", invalid)
 	}
@@ -56,7 +59,12 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) error {
 	if req.Netns == "" {
 		r.Netns = ""
 	}
-	return c.undo(ctx, r)
+	made := r.Attachments
+	err = c.undo(ctx, r)
+	if c.pod().Name != "" {
+		observed.removed(made, r.Attachments, err)
+	}
+	return err
 }
 
 // delWithoutRecord undoes what the configuration alone tells of an attachment whose record can not be read: the
@@ -83,11 +91,14 @@ func (c *call) delWithoutRecord(ctx context.Context, corrupt error) error {
 }
 
 // Check implements [cni.Plugin]: every attachment of the pod is checked, and all complaints are joined.
-func (d *Delegator) Check(ctx context.Context, req *cni.Request) error {
+func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
+	ctx, observed := d.observe(ctx, "CHECK")
+	defer func() { observed.end(err) }()
 	c, err := d.call(req)
 	if err != nil {
 		return err
 	}
+	observed.of(c)
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Check)
 	defer cancel()
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)
@@ -122,11 +133,14 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) error {
 //
 // "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use." Passing on the
 // runtime's list as it is would have them free net1 of every pod.
-func (d *Delegator) GC(ctx context.Context, req *cni.Request) error {
+func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
+	ctx, observed := d.observe(ctx, "GC")
+	defer func() { observed.end(err) }()
 	c, err := d.call(req)
 	if err != nil {
 		return err
 	}
+	observed.of(c)
 	valid, err := cni.ValidAttachments(req.Config)
 	if err != nil {
 		return err
@@ -209,17 +223,23 @@ func (s *networkSet) keep(network *conf.Network, at cni.Attachment) {
 
 // Status implements [cni.Plugin]. It asks neither the API server nor waits for anything: runtimes call it every few
 // seconds. "A plugin must exit with a zero (success) return code if the plugin is ready to service ADD requests."
-func (d *Delegator) Status(ctx context.Context, req *cni.Request) error {
+func (d *Delegator) Status(ctx context.Context, req *cni.Request) (err error) {
+	ctx, observed := d.observe(ctx, "STATUS")
+	defer func() { observed.end(err) }()
 	c, err := d.call(req)
 	if err != nil {
 		return err
 	}
+	observed.of(c)
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Status)
 	defer cancel()
 	if file := c.conf.ReadinessIndicatorFile; file != "" {
 		if _, err := os.Stat(file); err != nil {
 			return notAvailable("default network is not ready: readinessindicatorfile: %v", err)
 		}
+	}
+	if err := c.canResolve(); err != nil {
+		return notAvailable("pods and networks can not be looked up: %v", err)
 	}
 	for _, file := range []string{c.conf.Kubeconfig, c.conf.Manifests} {
 		if _, err := os.Stat(file); file != "" && err != nil {
@@ -242,6 +262,16 @@ func (d *Delegator) Status(ctx context.Context, req *cni.Request) error {
 			return fmt.Errorf("network %s: %w", network.Name, err)
 		}
 	}
+	return nil
+}
+
+// canResolve says whether there is a resolver. It is not asked anything.
+func (c *call) canResolve() error {
+	k, err := c.connect()
+	if err != nil {
+		return err
+	}
+	k.Close()
 	return nil
 }
 

@@ -127,7 +127,8 @@ func (n *node) network(version string) *libcni.NetworkConfigList {
 		delegates = `"delegates": [` + clusterNetwork + `],`
 	}
 	list, err := libcni.NetworkConfFromBytes([]byte(n.expand(fmt.Sprintf(`{"cniVersion": %q, "name": "pods", "plugins": [
-		{"type": "braid", "cniDir": %q, "binDir": %q, %s %s}]}`, version, filepath.Join(n.dir, "braid"), n.path[0], delegates, n.keys))))
+		{"type": "braid", "cniDir": %q, "binDir": %q, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}], %s %s}]}`,
+		version, filepath.Join(n.dir, "braid"), n.path[0], delegates, n.keys))))
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -187,6 +187,7 @@ func TestBadInput(t *testing.T) {
 		{"no plugins", "no-plugins", "plugins"},
 		{"type is a path", "path-type", "../../bin/sh"},
 		{"no such binary", "no-binary", "not-installed"},
+		{"a path of the node", "path", `policy rule "policy[0]" does not allow it: ipam.resolvConf: found "/etc/shadow", want a path below one of `},
 		{"late failure", "storage,late", "late"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -196,6 +197,7 @@ func TestBadInput(t *testing.T) {
 			n.nad("blue", "no-plugins", `{"cniVersion":"1.0.0","plugins":[]}`)
 			n.nad("blue", "path-type", `{"cniVersion":"1.0.0","type":"../../bin/sh"}`)
 			n.nad("blue", "no-binary", `{"cniVersion":"1.0.0","type":"not-installed"}`)
+			n.nad("blue", "path", `{"cniVersion":"1.0.0","type":"macvlan","master":"$NIC","ipam":{"type":"host-local","dataDir":"$DIR","resolvConf":"/etc/shadow","subnet":"10.30.0.0/24"}}`)
 			n.nad("blue", "late", `{"cniVersion":"1.0.0","type":"macvlan","master":"$NIC","mtu":99999,"ipam":{"type":"host-local","dataDir":"$DIR","subnet":"10.30.0.0/24"}}`)
 			p := n.pod("web", tt.networks)
 			_, err := p.add()

@@ -46,6 +46,8 @@ type Record struct {
 	NetnsInode  uint64 `json:"netnsInode,omitempty"` // of the namespace at Netns: another one may get its path
 	IfName      string `json:"ifName"`               // CNI_IFNAME of the ADD
 	Args        string `json:"args,omitempty"`
+	// PIDNamespace is the inode of the one that the plugin ran in: who looks for the processes of the pod has to see that.
+	PIDNamespace uint64 `json:"pidNamespace,omitempty"`
 
 	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.
 	Done        bool         `json:"done"`
@@ -110,6 +112,9 @@ func Open(dir string) (*Journal, error) {
 	}
 	return &Journal{dir}, nil
 }
+
+// Dir returns the folder.
+func (j *Journal) Dir() string { return j.dir }
 
 func (j *Journal) path(containerID, ifName string) string {
 	return filepath.Join(j.dir, containerID+":"+ifName+".json")

@@ -36,6 +36,8 @@ type Options struct {
 	// Daemon is for a process that outlives the ADD. Nobody waits for what it reports: it limits its rate of writing,
 	// gives an event as much time as the report, and the kubelet a minute to make the mirror pod of a static pod.
 	Daemon bool
+	// Node is the name of the node that events are of which are of no pod.
+	Node string
 	// Condition adds the condition [NetworksAttached] to the status of a pod when its network-status is written.
 	Condition bool
 	// Observe is told of every request, as soon as its answer begins or it has failed. It must not block. May be nil.
@@ -74,7 +76,7 @@ func New(o Options) (*Resolver, error) {
 		return nil, invalid("use %s: %v", credentials, err)
 	}
 	r := &Resolver{
-		rest: client, credentials: credentials, rereads: rereads, log: o.Log, condition: o.Condition,
+		rest: client, credentials: credentials, rereads: rereads, log: o.Log, condition: o.Condition, node: o.Node,
 		eventTime: eventTime, mirrorTime: lateTime,
 		statuses: flowcontrol.NewFakeAlwaysRateLimiter(), events: flowcontrol.NewFakeAlwaysRateLimiter(),
 	}

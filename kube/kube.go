@@ -37,6 +37,7 @@ type Resolver struct {
 	rereads     bool   // the token may be another one in a moment
 	log         *slog.Logger
 	condition   bool
+	node        string
 
 	eventTime  time.Duration // for an event; 0 is as long as the report has
 	mirrorTime time.Duration // how long a report waits for a mirror pod

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,7 @@ func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 	eventErrs := make([]error, len(report.Events))
 	now := time.Now()
 	for i, e := range report.Events {
-		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(report.Pod, e, now.Add(time.Duration(i)))) })
+		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e, now.Add(time.Duration(i)))) })
 	}
 	var err error
 	if report.Status != nil {
@@ -137,21 +138,30 @@ func (r *Resolver) create(ctx context.Context, event *corev1.Event) error {
 	})
 }
 
-// newEvent makes an event on a pod. Of a static pod it has the UID that the kubelet made up, as the kubelet's own events
-// have, and as kubectl looks for them. Its name is unique as long as no two events of a pod have the same time.
-func newEvent(pod resolve.Pod, e resolve.Event, at time.Time) *corev1.Event {
+// about is what an event is about: a pod or, if that has no name, the node. Of a static pod it has the UID that the kubelet
+// made up, as the kubelet's own events have, and as kubectl looks for them. That of a node is its name, for the same reason.
+func (r *Resolver) about(pod resolve.Pod) corev1.ObjectReference {
+	if pod.Name == "" {
+		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: types.UID(r.node)}
+	}
+	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
+}
+
+// newEvent makes an event. Its name is unique as long as no two events of an object have the same time.
+func newEvent(about corev1.ObjectReference, e resolve.Event, at time.Time) *corev1.Event {
 	suffix := fmt.Sprintf(".%x", at.UnixNano())
 	message := e.Message
 	if len(message) > maxMessage {
 		message = string(bytes.ToValidUTF8([]byte(message[:maxMessage-3]), nil)) + "..."
 	}
 	return &corev1.Event{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name[:min(len(pod.Name), maxName-len(suffix))] + suffix},
-		InvolvedObject: corev1.ObjectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: cmp.Or(about.Namespace, metav1.NamespaceDefault), // where those of nodes are
+			Name:      about.Name[:min(len(about.Name), maxName-len(suffix))] + suffix,
 		},
-		Type: e.Type, Reason: e.Reason, Message: message,
+		InvolvedObject: about,
+		Type:           e.Type, Reason: e.Reason, Message: message,
 		Source: corev1.EventSource{Component: component}, ReportingController: component,
 		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at), Count: 1,
 	}

@@ -114,9 +114,9 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte(`{"resolve":{"pod":{"name":"web"}}}` + "\n" + `{"report":{"status":[ {} ]}}` + "\n"))
 	f.Add([]byte("null\n[]\n\n{}\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		for _, name := range []string{"wait", "large", "stubborn"} {
+		for _, name := range []string{"wait", "large", "stubborn", "observe", "OBSERVE"} { // the last two get no response
 			if bytes.Contains(in, []byte(name)) {
-				t.Skip("the fake resolver takes its time")
+				t.Skip("the fake resolver takes its time, or there is no answer")
 			}
 		}
 		var out bytes.Buffer

@@ -9,6 +9,7 @@ import (
 	"github.com/braid-cni/braid/ipam/dhcp/keeper"
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
 	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/node/leases"
 )
 
 // dhcpCommand runs the lease keeper on its own, for nodes without Kubernetes.
@@ -28,7 +29,7 @@ func dhcpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o.Changed = newRecorder(j, o.Log).changed
+			o.Changed = leases.NewRecorder(j, o.Log).Changed
 			k, err := keeper.New(o)
 			if err != nil {
 				return err

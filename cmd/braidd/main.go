@@ -20,7 +20,8 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(dhcpCommand(), resolveCommand(), planCommand(), versionCommand())
+	root.AddCommand(daemonCommand(), dhcpCommand(), installCommand(), planCommand(), resolveCommand(), sweepCommand(), uninstallCommand(),
+		versionCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "braidd:", err)
 		os.Exit(1)

@@ -101,6 +101,15 @@ func (c *Cluster) StartAPIServer() {
 // StopAPIServer ends the API server. Connections to it are refused until it is started again.
 func (c *Cluster) StopAPIServer() { c.apiServer.stop(syscall.SIGTERM) }
 
+// PauseAPIServer has the API server answer nothing, as if the network were cut, until it is called with false.
+func (c *Cluster) PauseAPIServer(paused bool) {
+	signal := syscall.SIGCONT
+	if paused {
+		signal = syscall.SIGSTOP
+	}
+	_ = c.apiServer.cmd.Process.Signal(signal) // fails if it has ended
+}
+
 // KillAPIServer ends it without giving it time for anything.
 func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }
 
@@ -196,6 +205,21 @@ func (c *Cluster) Do(method, path string, body, out any) {
 	if status, err := c.try(method, path, body, out); err != nil {
 		c.t.Fatalf("%s %s: %d %v", method, path, status, err)
 	}
+}
+
+// Get returns what is at a path, as the cluster's administrator sees it.
+func (c *Cluster) Get(path string) string {
+	c.t.Helper()
+	resp, err := c.admin.Get(c.URL + path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		c.t.Fatalf("GET %s: %s %v", path, resp.Status, err)
+	}
+	return string(b)
 }
 
 func (c *Cluster) try(method, path string, body, out any) (status int, err error) {

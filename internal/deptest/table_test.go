@@ -25,6 +25,7 @@ type layer struct {
 // sideways lists the imports within a layer. What is not here is forbidden: interface plugins above all never import
 // each other, so that each can be read, replaced and removed alone.
 var sideways = []struct{ from, to, why string }{
+	{"cmd/...", "cmd/internal/own", "the table of Braid's own plugins, for all programs that run them"},
 	{"node/...", "node/...", "the daemon is made of its own parts"},
 	{"node/...", "kube/...", "the daemon answers from the API's objects"},
 	{"kube/...", "kube/...", "a source of pods and networks, of which there are several"},
@@ -41,7 +42,7 @@ var sideways = []struct{ from, to, why string }{
 
 // testSupport may be imported by tests only, and may import anything.
 var testSupport = []string{
-	"cni/cnitest", "kube/kubetest", "internal/deptest", "internal/manpage", "internal/nettest", "internal/refplugins", "e2e/...",
+	"cni/cnitest", "kube/kubetest", "internal/deptest", "internal/manpage", "internal/nettest", "internal/refplugins", "e2e/...", "bench/...",
 }
 
 // reserved lists packages from outside that only some may import.
@@ -54,6 +55,11 @@ var reserved = []struct {
 		[]string{"k8s.io/...", "github.com/k8snetworkplumbingwg/..."},
 		[]string{"kube/...", "node/...", "cmd/braidd", "cmd/kubectl-braid"},
 		"client-go in the plugin would cost every ADD tens of milliseconds",
+	},
+	{
+		[]string{"github.com/prometheus/...", "go.opentelemetry.io/...", "google.golang.org/protobuf/..."},
+		[]string{"node/metrics", "node/tracing"},
+		"the parts of the daemon tell what they do by methods, and know nothing of who watches",
 	},
 	{
 		[]string{"testing/...", "github.com/google/go-cmp/..."}, nil,

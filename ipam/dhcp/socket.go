@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/internal/peercred"
 	"github.com/braid-cni/braid/ipam/dhcp/client4"
 	"github.com/braid-cni/braid/ipam/dhcp/client6"
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
@@ -29,6 +32,9 @@ const (
 // errAbsent is wrapped by the error of ask if nobody listens on the socket.
 var errAbsent = errors.New("the DHCP lease keeper does not run")
 
+// nextPatience is how long an ADD waits for the keeper that follows one that has ended: an upgrade takes a moment.
+const nextPatience = 10 * time.Second
+
 // ask sends a request to the keeper. Errors carry code 11, or the one that the keeper gave them.
 func ask(ctx context.Context, socket string, req *lease.Request) (*lease.Response, error) {
 	limit := patience
@@ -38,6 +44,12 @@ func ask(ctx context.Context, socket string, req *lease.Request) (*lease.Respons
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	res, err := exchange(ctx, socket, req)
+	if req.Verb == lease.VerbAdd {
+		for start := time.Now(); isBetween(socket, res, err) && time.Since(start) < nextPatience && ctx.Err() == nil; {
+			time.Sleep(50 * time.Millisecond)
+			res, err = exchange(ctx, socket, req)
+		}
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, tryAgain(fmt.Errorf("ask the DHCP lease keeper at %s: %w", socket, context.Cause(ctx)))
@@ -47,6 +59,18 @@ func ask(ctx context.Context, socket string, req *lease.Request) (*lease.Respons
 		return nil, res.Error
 	}
 	return res, nil
+}
+
+// isBetween tells if a keeper is about to end, has ended while it was asked, or does not run although there was one since the
+// node has started.
+func isBetween(socket string, res *lease.Response, err error) bool {
+	if err == nil {
+		return res.Error != nil && res.Error.Details == lease.DetailsEnding
+	}
+	if _, err := os.Stat(lease.Dir(socket)); err != nil {
+		return false
+	}
+	return errors.Is(err, errAbsent) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 func exchange(ctx context.Context, socket string, req *lease.Request) (*lease.Response, error) {
@@ -59,7 +83,7 @@ func exchange(ctx context.Context, socket string, req *lease.Request) (*lease.Re
 		return nil, fmt.Errorf("connect to the DHCP lease keeper: %w", err)
 	}
 	defer conn.Close()
-	if err := lease.PeerIsRoot(conn.(*net.UnixConn)); err != nil {
+	if err := peercred.Root(conn.(*net.UnixConn)); err != nil {
 		return nil, fmt.Errorf("trust what listens on %s: %w", socket, err)
 	}
 	// The keeper sees it, and gives up what is not wanted any more.

@@ -52,6 +52,7 @@ func TestOverTime(t *testing.T) {
 			"rebind":                testRebind,
 			"expire":                testExpire,
 			"killed keeper":         testKilledKeeper,
+			"hand over":             testHandOver,
 			"refused after restart": testRefusedAfterRestart,
 			"server behind router":  testServerBehindRouter,
 			"link down":             testLinkDown,

@@ -47,6 +47,9 @@ import (
 type Options struct {
 	Node string // whose pods are watched
 	Log  *slog.Logger
+	// Ask asks for what is not in the cache, in the place of the API server's own resolver: it may bound how much is asked.
+	// May be nil.
+	Ask lookup.Source
 	// Count is told of every pod and every network that was looked up, and where it was found: for a pod an
 	// [lookup.Origin], for a network "cache" or "live". It must not block. May be nil.
 	Count func(resource, origin string)
@@ -61,6 +64,7 @@ const (
 // A Source answers from a cache, and asks the API server for what is not in it. It is safe for concurrent use.
 type Source struct {
 	live     *kube.Resolver
+	ask      lookup.Source // live, or what bounds it
 	log      *slog.Logger
 	count    func(resource, origin string)
 	pods     informer
@@ -78,6 +82,9 @@ func New(live *kube.Resolver, o Options) (*Source, error) {
 		return nil, errors.New("the name of the node is empty: it says whose pods to watch")
 	}
 	s := &Source{live: live, log: o.Log, count: o.Count}
+	if s.ask = o.Ask; s.ask == nil {
+		s.ask = live
+	}
 	if s.count == nil {
 		s.count = func(string, string) {}
 	}
@@ -126,6 +133,12 @@ func (s *Source) WaitForSync(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("wait for pods and network-attachment-definitions: %w", context.Cause(ctx))
+}
+
+// HasPod tells if the pod is known to exist without asking.
+func (s *Source) HasPod(namespace, name, uid string) bool {
+	known, synced := s.Known(namespace, name)
+	return synced && known != nil && known.Is(resolve.Pod{Namespace: namespace, Name: name, UID: uid})
 }
 
 // Len returns how many pods and networks are known.

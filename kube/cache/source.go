@@ -39,7 +39,7 @@ func (s *Source) Known(namespace, name string) (pod *lookup.Pod, synced bool) {
 
 // Pod implements [lookup.Source]: it asks the API server.
 func (s *Source) Pod(ctx context.Context, pod resolve.Pod) (*lookup.Pod, error) {
-	return s.live.Pod(ctx, pod)
+	return s.ask.Pod(ctx, pod)
 }
 
 // Network implements [lookup.Source].
@@ -49,17 +49,16 @@ func (s *Source) Network(ctx context.Context, name resolve.NetworkName) (*resolv
 		return &resolve.Network{Config: o.Spec.Config, Annotations: o.Annotations}, nil
 	}
 	s.count(Networks, string(lookup.Live))
-	return s.live.Network(ctx, name)
+	return s.ask.Network(ctx, name)
 }
 
 // PodExists tells whether a pod exists. It says no only after the API server has. A pod is known by its UID, a static pod
 // by that which the kubelet made up: as such it always exists, since the API server does not know of its end.
 func (s *Source) PodExists(ctx context.Context, namespace, name, uid string) (bool, error) {
-	want := resolve.Pod{Namespace: namespace, Name: name, UID: uid}
-	if known, synced := s.Known(namespace, name); synced && known != nil && known.Is(want) {
+	if s.HasPod(namespace, name, uid) {
 		return true, nil
 	}
-	return s.live.PodExists(ctx, want)
+	return s.live.PodExists(ctx, resolve.Pod{Namespace: namespace, Name: name, UID: uid})
 }
 
 // get returns what a synced informer has, or nil.

@@ -23,6 +23,7 @@ import (
 const (
 	podsPath   = "/api/v1/namespaces/{namespace}/pods"
 	eventsPath = "/api/v1/namespaces/{namespace}/events"
+	nodesPath  = "/api/v1/nodes"
 	nadsPath   = "/apis/k8s.cni.cncf.io/v1/namespaces/{namespace}/network-attachment-definitions"
 )
 
@@ -44,6 +45,7 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc("GET "+path, s.list)
 		mux.HandleFunc("GET "+strings.Replace(path, "/namespaces/{namespace}", "", 1), s.list)
 	}
+	mux.HandleFunc("GET "+nodesPath+"/{name}", s.get)
 	mux.HandleFunc("GET "+nadsPath+"/{name}", s.get)
 	mux.HandleFunc("POST "+eventsPath, s.create)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -185,6 +187,8 @@ func resourceOf(r *http.Request) schema.GroupResource {
 	switch {
 	case strings.Contains(r.URL.Path, "/network-attachment-definitions"):
 		return schema.GroupResource{Group: netv1.SchemeGroupVersion.Group, Resource: "network-attachment-definitions"}
+	case strings.HasPrefix(r.URL.Path, nodesPath+"/"):
+		return schema.GroupResource{Resource: "nodes"}
 	case strings.HasSuffix(r.URL.Path, "/events"):
 		return schema.GroupResource{Resource: "events"}
 	default:

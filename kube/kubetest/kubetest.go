@@ -89,6 +89,9 @@ func New(t testing.TB) *Server {
 // Kubeconfig is the path of a kubeconfig file. It names a file for the token, as the kubeconfig of a service account does.
 func (s *Server) Kubeconfig() string { return filepath.Join(s.dir, "kubeconfig") }
 
+// URL is where the server is.
+func (s *Server) URL() string { return s.http.URL }
+
 // TokenFile is where a client reads the token.
 func (s *Server) TokenFile() string { return filepath.Join(s.dir, "token") }
 
@@ -128,6 +131,14 @@ func (s *Server) AddPod(pod *corev1.Pod) (uid string) {
 	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	s.add(pod, podPath(pod.Namespace, pod.Name))
 	return string(pod.UID)
+}
+
+// AddNode creates a node, or replaces it.
+func (s *Server) AddNode(node *corev1.Node) {
+	s.t.Helper()
+	node = node.DeepCopy()
+	node.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}
+	s.add(node, nodesPath+"/"+node.Name)
 }
 
 // AddNAD creates a NetworkAttachmentDefinition, or replaces it.

@@ -4,6 +4,8 @@ package lookup
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -37,13 +39,12 @@ type Cache interface {
 }
 
 // Resolve answers a query as [resolve.Resolver] has it: it finds the pod, then all networks at once. It also tells where
-// the pod was found.
-func Resolve(ctx context.Context, src Source, q *resolve.Query) (*resolve.Answer, Origin, error) {
+// the pod was found. A panic of the source is an error as any other: what it reads is of tenants, and others are served.
+func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answer, origin Origin, err error) {
+	defer recovered(&err)
 	answer := &resolve.Answer{Pod: q.Pod}
-	origin := NoPod
 	if q.Pod.Name != "" {
 		var pod *Pod
-		var err error
 		if pod, origin, err = find(ctx, src, q); err != nil {
 			return nil, origin, err
 		}
@@ -52,12 +53,17 @@ func Resolve(ctx context.Context, src Source, q *resolve.Query) (*resolve.Answer
 			answer.Pod.UID = pod.kubeletUID()
 		}
 	}
-	var err error
 	answer.Networks, err = networks(ctx, src, named(q, answer.Annotations))
 	if err != nil {
 		return nil, origin, err
 	}
 	return answer, origin, nil
+}
+
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic: %v\n%s", p, debug.Stack())}
+	}
 }
 
 // named returns the networks that a query and the annotations name, each once. Annotations that cannot be read name
@@ -84,7 +90,8 @@ func networks(ctx context.Context, src Source, names []resolve.NetworkName) (map
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, name := range names {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer recovered(&err)
 			network, err := src.Network(ctx, name)
 			if err != nil || network == nil {
 				return err

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/internal/peercred"
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
 )
 
@@ -62,7 +63,7 @@ func (k *Keeper) Serve(ctx context.Context) error {
 // serve answers one request.
 func (k *Keeper) serve(conn *net.UnixConn) error {
 	// The second line of defence, after the mode of the socket.
-	if err := lease.PeerIsRoot(conn); err != nil {
+	if err := peercred.Root(conn); err != nil {
 		return fmt.Errorf("refuse a request: %w", err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
@@ -94,6 +95,9 @@ func (k *Keeper) answer(ctx context.Context, req *lease.Request) *lease.Response
 	held, err := k.do(ctx, req)
 	if err != nil {
 		res.Error = coded(err)
+		if k.ctx.Err() != nil {
+			res.Error.Details = lease.DetailsEnding
+		}
 		return res
 	}
 	res.Held = held

@@ -47,6 +47,10 @@ type Response struct {
 	Held    Held         `json:"held"` // ADD, CHECK
 }
 
+// DetailsEnding are the details of the error that a keeper has for an ADD when it is about to end. The next one may be about
+// to begin.
+const DetailsEnding = "the lease keeper is ending"
+
 // Read decodes one document, strictly.
 func Read(r io.Reader, document any) error {
 	limited := &io.LimitedReader{R: r, N: maxDocument}

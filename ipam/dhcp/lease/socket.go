@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"syscall"
 
@@ -27,23 +26,4 @@ func ListenPacket(ctx context.Context, ns *netdev.Namespace, ifName, network, ad
 		return err
 	})
 	return conn, err
-}
-
-// PeerIsRoot returns an error if the other end of a unix socket was not opened by root.
-func PeerIsRoot(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var peer *unix.Ucred
-	control := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(control, err); err != nil {
-		return err
-	}
-	if peer.Uid != 0 {
-		return fmt.Errorf("the user of process %d is %d, not root", peer.Pid, peer.Uid)
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package main
+package leases
 
 import (
 	"encoding/json"
@@ -49,9 +49,9 @@ func TestRecorder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRecorder(j, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	r := NewRecorder(j, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	for _, address := range []string{"192.0.2.11/24", "192.0.2.12/24"} {
-		r.changed(change(address)) // does not wait
+		r.Changed(change(address)) // does not wait
 	}
 	unlock()
 	var got string
@@ -80,7 +80,7 @@ func TestRecorder(t *testing.T) {
 	}
 	other := change("192.0.2.13/24")
 	other.Spec.Key.ContainerID = "c2"
-	r.changed(other) // an attachment of another runtime: no record, and no complaint
+	r.Changed(other) // an attachment of another runtime: no record, and no complaint
 	for idle := false; !idle; time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		idle = len(r.latest) == 0

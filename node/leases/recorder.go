@@ -1,4 +1,4 @@
-package main
+package leases
 
 import (
 	"context"
@@ -19,9 +19,9 @@ import (
 // recordTime is how long a change waits for an ADD or DEL of the same container.
 const recordTime = 5 * time.Minute
 
-// A recorder notes in the journal what has become of leases, so that CHECK knows. The keeper does not wait for it: a DEL
+// A Recorder notes in the journal what has become of leases, so that CHECK knows. The keeper does not wait for it: a DEL
 // that waits for the keeper has the lock of the container.
-type recorder struct {
+type Recorder struct {
 	journal *journal.Journal
 	log     *slog.Logger
 
@@ -29,12 +29,13 @@ type recorder struct {
 	latest map[lease.Key]keeper.Change // not noted yet
 }
 
-func newRecorder(j *journal.Journal, log *slog.Logger) *recorder {
-	return &recorder{journal: j, log: log, latest: make(map[lease.Key]keeper.Change)}
+// NewRecorder returns a recorder that has noted nothing yet.
+func NewRecorder(j *journal.Journal, log *slog.Logger) *Recorder {
+	return &Recorder{journal: j, log: log, latest: make(map[lease.Key]keeper.Change)}
 }
 
-// changed is keeper.Options.Changed.
-func (r *recorder) changed(c keeper.Change) {
+// Changed is for [keeper.Options]. It does not wait.
+func (r *Recorder) Changed(c keeper.Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, underWay := r.latest[c.Spec.Key]
@@ -46,7 +47,7 @@ func (r *recorder) changed(c keeper.Change) {
 
 // note writes the latest change there is when the container's lock has been got. An attachment that Braid has not made
 // has no record.
-func (r *recorder) note(key lease.Key) {
+func (r *Recorder) note(key lease.Key) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTime)
 	defer cancel()
 	err := r.journal.Update(ctx, key.ContainerID, key.Network, key.IfName, func(res *types100.Result) {
@@ -63,7 +64,7 @@ func (r *recorder) note(key lease.Key) {
 	}
 }
 
-func (r *recorder) take(key lease.Key) (c keeper.Change, ok bool) {
+func (r *Recorder) take(key lease.Key) (c keeper.Change, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok = r.latest[key]

@@ -1,0 +1,91 @@
+package conf_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/conf"
+)
+
+func policy(t *testing.T, rules string) conf.Policy {
+	t.Helper()
+	c, err := conf.Parse([]byte(`{"cniVersion":"1.1.0","name":"pods","type":"braid","clusterNetwork":"cluster","policy":` + rules + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Policy
+}
+
+func TestPolicyCheck(t *testing.T) {
+	const tenants = `[{"name":"tenants","namespaces":["team-*"],"pods":["team-*"],"types":["macvlan","bridge","host-local","tuning"],"masters":["eth1","eth2.*"],
+		"bridges":["br-*"],"paths":["/srv/ipam"],"sysctls":["net.ipv4.conf.*"],"defaultNetwork":false},
+		{"namespaces":["nobody"],"types":[]}]`
+	for _, tt := range []struct {
+		name, rules, namespace, config string
+		refused                        []string // texts of the error; none: it is allowed
+	}{
+		{"no policy", `[]`, "a", `{"type":"macvlan","master":"eth9"}`, nil},
+		{"no policy, the default path", `[]`, "a", `{"type":"bridge","ipam":{"type":"host-local","dataDir":"/var/lib/cni/networks"}}`, nil},
+		{"no policy, a path", `[]`, "a", `{"type":"bridge","ipam":{"type":"host-local","dataDir":"/etc"}}`, []string{`rule "default"`, `ipam.dataDir: found "/etc", want no path`}},
+		{"a sub-folder of the default path", `[]`, "a", `{"type":"bridge","ipam":{"type":"host-local","dataDir":"/var/lib/cni/networks/other"}}`, []string{"dataDir"}},
+		{"a relative path", `[]`, "a", `{"type":"bridge","ipam":{"type":"host-local","dataDir":"../../etc"}}`, []string{`found "../../etc"`}},
+		{"a path in another case", `[]`, "a", `{"type":"bridge","ipam":{"type":"host-local","DATADIR":"x"}}`, []string{"DATADIR"}},
+		{"a path of a plugin that Braid does not know", `[]`, "a", `{"type":"other","deep":[{"er":["ok","/root"]}]}`, []string{`deep[0].er[1]: found "/root"`}},
+		{"a path behind a space", `[]`, "a", `{"type":"other","p":" /root"}`, []string{"/root"}},
+		{"a second plugin", `[]`, "a", `{"plugins":[{"type":"bridge"},{"type":"other","p":"/root"}]}`, []string{"plugins[1].p"}},
+		{"sysctl of the node", `[]`, "a", `{"type":"tuning","sysctl":{"kernel.core_pattern":"|x"}}`, []string{"kernel.core_pattern", "net.*"}},
+		{"sysctl by way of the parent", `[]`, "a", `{"type":"tuning","sysctl":{"net/../kernel/core_pattern":"x"}}`, []string{"core_pattern"}},
+		{"sysctl with slashes", `[]`, "a", `{"type":"tuning","sysctl":{"net/ipv4/conf/net1/arp_filter":"1"}}`, nil},
+		{"allowed", tenants, "team-a", `{"type":"macvlan","master":"eth1","ipam":{"type":"host-local","dataDir":"/srv/ipam/a"}}`, nil},
+		{"a VLAN", tenants, "team-a", `{"type":"macvlan","master":"eth2.100"}`, nil},
+		{"a parent in the pod", tenants, "team-a", `{"type":"macvlan","master":"net1","linkInContainer":true}`, nil},
+		{"everything", tenants, "team-a", `{"plugins":[{"type":"macvlan","master":"eth0","ipam":{"type":"dhcp","daemonSocketPath":"/srv/ipam2"}},{"type":"bridge","bridge":"cluster0"},{"type":"ptp"}]}`,
+			[]string{`rule "tenants"`, `plugins[0].master: found "eth0", want one of eth1, eth2.*`, `plugins[0].ipam.type: found "dhcp"`, `"/srv/ipam2", want a path below one of /srv/ipam`, `plugins[1].bridge`, `plugins[2].type: found "ptp"`}},
+		{"no parent named", tenants, "team-a", `{"type":"macvlan"}`, []string{"master: missing, one of eth1"}},
+		{"no bridge named", tenants, "team-a", `{"type":"bridge"}`, []string{`bridge: found "cni0"`}},
+		{"another namespace", tenants, "b", `{"type":"ptp"}`, nil},
+		{"nothing allowed", tenants, "nobody", `{"type":"ptp"}`, []string{`rule "policy[1]"`, "want nothing"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, err := conf.ParseNetwork([]byte(`{"cniVersion":"1.0.0",`+strings.TrimPrefix(tt.config, "{")), "net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = policy(t, tt.rules).Check(tt.namespace, "team-b", false, n)
+			if len(tt.refused) == 0 {
+				if err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			for _, text := range tt.refused {
+				wantError(t, err, 7, text)
+			}
+		})
+	}
+	n, err := conf.ParseNetwork([]byte(`{"cniVersion":"1.0.0","type":"macvlan","master":"eth1"}`), "net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := policy(t, tenants)
+	wantError(t, p.Check("team-a", "other", false, n), 7, `pods of namespace "other" must not use it`)
+	wantError(t, p.Check("team-a", "team-a", true, n), 7, "default network")
+	if err := p.Check("other", "other", true, n); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPolicyIsRead(t *testing.T) {
+	for _, tt := range []struct{ rules, want string }{
+		{`{}`, "policy: found {}, want a list of rules"},
+		{`[{"types":["bridge"]}]`, "policy[0].namespaces: missing"},
+		{`[{"namespaces":["["]}]`, `policy[0].namespaces[0]: found "["`},
+		{`[{"namespaces":["*"],"paths":["srv"]}]`, `policy[0].paths[0]: found "srv", want an absolute path`},
+		{`[{"namespaces":["*"],"paths":["/srv/../etc"]}]`, "without . and .."},
+		{`[{"namespaces":["*"],"type":["bridge"]}]`, `did you mean "policy[0].types"`},
+		{`[null]`, "policy[0]"},
+	} {
+		_, err := conf.Parse([]byte(`{"cniVersion":"1.1.0","name":"pods","type":"braid","clusterNetwork":"cluster","policy":` + tt.rules + `}`))
+		wantError(t, err, 7, tt.want)
+	}
+}

@@ -1,0 +1,28 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+)
+
+// Reported takes out of a record what the cluster was still to be told, now that it has been. It waits for the lock of
+// the container until ctx ends. Nothing is changed, and it is no error, if the record has something else pending by now,
+// or is not there any more: a later ADD or DEL has been faster.
+func (j *Journal) Reported(ctx context.Context, containerID, ifName string, pending json.RawMessage) error {
+	unlock, err := j.Lock(ctx, containerID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := j.Get(containerID, ifName)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil || len(pending) == 0 || !bytes.Equal(r.Pending, pending) {
+		return err
+	}
+	r.Pending = nil
+	return j.Put(r)
+}

@@ -1,0 +1,81 @@
+package journal_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/braid-cni/braid/journal"
+)
+
+func TestReported(t *testing.T) {
+	j, _ := open(t)
+	r := record(t, "c1")
+	r.Pending = json.RawMessage(`{"pod": {"name": "a<b"}}`)
+	if err := j.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	get := func() *journal.Record {
+		t.Helper()
+		r, err := j.Get("c1", "eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	pending := get().Pending
+	// A later ADD has something else pending, or nothing.
+	for _, other := range []string{`{}`, ``} {
+		if err := j.Reported(t.Context(), "c1", "eth0", json.RawMessage(other)); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(string(pending), string(get().Pending)); diff != "" {
+			t.Errorf("%q is taken for what is pending (-want +got):\n%s", other, diff)
+		}
+	}
+	// The ADD still has the lock.
+	unlock, err := j.Lock(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := j.Reported(ctx, "c1", "eth0", pending); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("under lock: found %v, want %v", err, context.DeadlineExceeded)
+	}
+	unlock()
+	for range 2 {
+		if err := j.Reported(t.Context(), "c1", "eth0", pending); err != nil {
+			t.Error(err)
+		}
+	}
+	want := record(t, "c1")
+	want.Version = 1
+	got := get()
+	if diff := cmp.Diff(string(must(t, want)), string(must(t, got))); diff != "" {
+		t.Errorf("the rest of the record (-want +got):\n%s", diff)
+	}
+	// A DEL has been faster.
+	if err := j.Remove("c1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Reported(t.Context(), "c1", "eth0", pending); err != nil {
+		t.Error(err)
+	}
+	if _, err := j.Get("c1", "eth0"); !errors.Is(err, journal.ErrNotFound) {
+		t.Errorf("found %v, want %v", err, journal.ErrNotFound)
+	}
+}
+
+func must(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,38 @@
+package kube
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// cidrPause is between questions for a pod CIDR that a controller has yet to give.
+const cidrPause = 500 * time.Millisecond
+
+// PodCIDRs returns those of a node, one for each IP family. A node that has none yet is asked for again until ctx ends. The
+// credentials have to allow the verb get on nodes.
+func (r *Resolver) PodCIDRs(ctx context.Context, node string) ([]string, error) {
+	for {
+		var o corev1.Node
+		err := r.attempt(ctx, operation{"get", "nodes", "", node}, func(ctx context.Context) error {
+			err := do(ctx, r.rest.Get().AbsPath(coreV1).Resource("nodes").Name(node), &o)
+			if apierrors.IsNotFound(err) {
+				return notFound("node %s not found: the name has to be that of the Node object", node)
+			}
+			return err
+		})
+		switch {
+		case err != nil:
+			return nil, err
+		case len(o.Spec.PodCIDRs) > 0:
+			return o.Spec.PodCIDRs, nil
+		case o.Spec.PodCIDR != "":
+			return []string{o.Spec.PodCIDR}, nil
+		}
+		if !sleep(ctx, cidrPause) {
+			return nil, invalid("node %s has no pod CIDR: start kube-controller-manager with --allocate-node-cidrs, or give the installer --pod-cidr", node)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Node asks the daemon of the node, and where that gives no answer, a Child. The answers are the same, so a daemon
+// that is missing, starting, hanging or being upgraded costs time and no ADD. It is safe for concurrent use by requests
+// of one ADD after the other.
+type Node struct {
+	Socket string
+	Child  *Child
+	// Log is told why the daemon did not answer; required.
+	Log func(msg string, args ...any)
+
+	daemon *Client // that answered Resolve; nil if the child did
+}
+
+var _ Resolver = (*Node)(nil)
+
+// Resolve implements [Resolver]. That a pod does not exist is taken from the daemon, which has asked the API server. Any
+// other error of it is not: the child has credentials and a connection of its own.
+func (n *Node) Resolve(ctx context.Context, q *Query) (*Answer, error) {
+	answer, err := n.askDaemon(ctx, q)
+	if err == nil || reasonIs(err, NotFound) {
+		return answer, err
+	}
+	n.Log("the daemon does not answer; asking the API server", "socket", n.Socket, "err", err)
+	answer, childErr := n.Child.Resolve(ctx, q)
+	if childErr != nil {
+		return nil, errorf(asError(childErr).Reason, "%v; before that, daemon at %s: %v", childErr, n.Socket, err)
+	}
+	return answer, nil
+}
+
+// askDaemon leaves the child half of the time.
+func (n *Node) askDaemon(ctx context.Context, q *Query) (*Answer, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
+	client, err := Dial(ctx, n.Socket)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Resolve(ctx, q)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	n.daemon = client
+	return answer, nil
+}
+
+// Report implements [Resolver]. A report goes to whoever has resolved the pod. If that is a daemon which has ended since,
+// it goes to the next one; if there is none yet, the journal keeps it until there is, unless the caller waits for it.
+func (n *Node) Report(ctx context.Context, r *Report) error {
+	if n.daemon == nil {
+		return n.Child.Report(ctx, r)
+	}
+	err := n.daemon.Report(ctx, r)
+	if err == nil || reasonIs(err, Invalid) {
+		return err
+	}
+	again, dialErr := Dial(ctx, n.Socket)
+	if dialErr == nil {
+		err = errors.Join(again.Report(ctx, r), again.Close())
+	}
+	switch {
+	case err == nil && dialErr == nil:
+		return nil
+	case r.Record != nil && !r.Wait:
+		n.Log("the report waits in the journal for the daemon", "socket", n.Socket, "err", err)
+		return nil
+	}
+	return n.Child.Report(ctx, r)
+}
+
+// Close implements io.Closer.
+func (n *Node) Close() error {
+	var err error
+	if n.daemon != nil {
+		err = n.daemon.Close()
+	}
+	return errors.Join(err, n.Child.Close())
+}
+
+func reasonIs(err error, reason string) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Reason == reason
+}
+
+// Observe tells the daemon at a socket what a call of the runtime took. It waits for nothing, and reports only that
+// there is nobody to tell.
+func Observe(ctx context.Context, socket string, o *Observation) error {
+	ctx, cancel := context.WithTimeout(ctx, observeTime)
+	defer cancel()
+	client, err := Dial(ctx, socket)
+	if err != nil {
+		return fmt.Errorf("tell the daemon: %w", err)
+	}
+	return errors.Join(client.Observe(o), client.Close())
+}
