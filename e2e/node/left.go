@@ -1,0 +1,71 @@
+package node
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Left returns what there is on the node of any pod: interfaces, network namespaces, reservations, records, files of CNI's
+// own cache, and nftables rules.
+func (n *Node) Left() (things []string, err error) {
+	links, err := netlink.LinkList() // an error if links come and go meanwhile
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		// Bridges stay, as those of the reference plugin do: other pods' ports may be about to come.
+		if name := link.Attrs().Name; name != "lo" && name != NIC && link.Type() != "bridge" {
+			things = append(things, fmt.Sprintf("%s %s", link.Type(), name))
+		}
+	}
+	for _, pattern := range []string{
+		"/run/netns/*", "/var/lib/cni/networks/*/*", "/var/lib/cni/results/*", "/var/lib/cni/cache/results/*", "/var/lib/cni/braid/attachments/*.json",
+	} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			if name := filepath.Base(file); !strings.HasPrefix(name, "last_reserved_ip") && !strings.HasPrefix(name, ".") && name != "lock" {
+				things = append(things, file)
+			}
+		}
+	}
+	rules, err := exec.Command("nft", "list", "ruleset").Output()
+	if err != nil {
+		return nil, fmt.Errorf("nft list ruleset: %w", err)
+	}
+	for line := range strings.Lines(string(rules)) {
+		// Addresses of pods, and names of their chains and interfaces.
+		for _, sign := range []string{"10.244.0.", "10.10.", "192.0.2.", "CNI-DN-", "veth"} {
+			if strings.Contains(line, sign) {
+				things = append(things, "rule "+strings.TrimSpace(line))
+				break
+			}
+		}
+	}
+	slices.Sort(things)
+	return things, nil
+}
+
+// WaitNothingLeft fails the test if anything of any pod stays on the node.
+func (n *Node) WaitNothingLeft(t testing.TB) {
+	t.Helper()
+	n.Poll(t, 30*time.Second, func() error {
+		left, err := n.Left()
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,78 @@
+//go:build node
+
+package node
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// builtEnv hands the folder with what was built outside down to the node.
+const builtEnv = "BRAID_NODE_BUILT"
+
+// The versions of the image: as the manifests name it, and another one to upgrade to.
+const (
+	image     = "braid-cni.io/braid:dev"
+	nextImage = "braid-cni.io/braid:next"
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if Inside() {
+		return Main(m)
+	}
+	built, err := os.MkdirTemp("", "braid-node-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(built)
+	for _, version := range []string{"dev", "next"} {
+		build := exec.Command("../../hack/image", version, filepath.Join(built, version+".tar"))
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "hack/image: %v\n%s", err, out)
+			return 1
+		}
+	}
+	os.Setenv(builtEnv, built)
+	return Main(m)
+}
+
+func (n *Node) importBraid(version string) {
+	n.t.Helper()
+	n.Import(filepath.Join(os.Getenv(builtEnv), version+".tar"))
+}
+
+// TestNode is the life of a node. Its parts build on those before.
+func TestNode(t *testing.T) {
+	n := Start(t)
+	n.WaitNodeReady(t, 30*time.Second, false)
+	n.Apply(t, tenant)
+	n.LAN.Address(t, "lan0", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/24")
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *Node)
+	}{
+		{"install", testInstall},
+		{"pods", testPods},
+		{"delete", testDelete},
+		{"storm", testStorm},
+		{"upgrade", testUpgrade},
+		{"reboot", testReboot},
+		{"no API server", testAPIServerAway},
+		{"uninstall", testUninstall},
+		{"primary", testPrimary},
+	} {
+		start := time.Now()
+		passed := t.Run(part.name, func(t *testing.T) { part.test(t, n) })
+		t.Logf("%s: %s", part.name, time.Since(start).Round(time.Second/10))
+		if part.name == "install" && !passed {
+			return
+		}
+	}
+}
