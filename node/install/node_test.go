@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/kube"
 )
 
 // TestMain lets the test binary be what is installed (it sleeps), and an install or an uninstall that is killed.
@@ -114,7 +115,7 @@ func (n *testNode) remove(name string) {
 func (n *testNode) install() { n.Helper(); must(n.T, n.try()) }
 
 func (n *testNode) try() error {
-	return Install(n.Context(), n.Options, noCIDRs, testLog(n.T))
+	return Install(n.Context(), n.Options, noCluster{}, testLog(n.T))
 }
 
 func (n *testNode) uninstall(force bool) error {
@@ -128,8 +129,36 @@ func (n *testNode) state() *state {
 	return s
 }
 
-func noCIDRs(context.Context, string, string) ([]string, error) {
+// noCluster is an API server that does not answer.
+type noCluster struct{}
+
+func (noCluster) PodCIDRs(context.Context, string, string) ([]string, error) {
 	return nil, errors.New("the test has no API server")
+}
+
+func (noCluster) Runtime(context.Context, string, string) (string, error) {
+	return "", errors.New("the test has no API server")
+}
+
+// apiServer is one that does.
+type apiServer struct{ t *testing.T }
+
+func (a apiServer) PodCIDRs(ctx context.Context, kubeconfig, node string) ([]string, error) {
+	r, err := kube.Open(kubeconfig, testLog(a.t))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return r.PodCIDRs(ctx, node)
+}
+
+func (a apiServer) Runtime(ctx context.Context, kubeconfig, node string) (string, error) {
+	r, err := kube.Open(kubeconfig, testLog(a.t))
+	if err != nil {
+		return "", err
+	}
+	return r.ContainerRuntime(ctx, node)
 }
 
 func must(t testing.TB, err error) {
