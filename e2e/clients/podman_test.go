@@ -53,9 +53,10 @@ func (e *engine) removeCgroups() {
 	for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
 		dirs, _ := filepath.Glob(pattern)
 		for _, dir := range dirs {
-			for _, inner := range []string{filepath.Join(dir, "conmon"), dir} {
-				if err := unix.Rmdir(inner); err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
-					e.t.Errorf("remove %s: %v", inner, err)
+			inner, _ := filepath.Glob(filepath.Join(dir, "*") + "/") // of containers that crashed, and of monitors
+			for _, cgroup := range append(inner, dir) {
+				if err := unix.Rmdir(cgroup); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+					e.t.Errorf("remove %s: %v", cgroup, err)
 				}
 			}
 		}
