@@ -547,6 +547,26 @@ func TestDelWithoutAdd(t *testing.T) {
 	w.wantCalls()
 }
 
+// A pod that was there before Braid: the plugins of the default network undo it, when the runtime has kept its result.
+func TestDelOfWhatOthersMade(t *testing.T) {
+	w := newWorld(t)
+	req := w.request(`,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/n"}]}`)
+	w.on = func(_, _ string, req *cni.Request) error {
+		if prev, err := cni.PrevResult(req.Config); err != nil || prev == nil || len(prev.Interfaces) != 1 {
+			t.Errorf("the plugin got the result %v, %v", prev, err)
+		}
+		return nil
+	}
+	if err := w.delegator().Del(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	w.wantCalls("fake-default DEL eth0")
+	w.on = fail("fake-default", "DEL", errors.New("busy"))
+	if err := w.delegator().Del(t.Context(), req); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("a DEL that failed: %v", err)
+	}
+}
+
 // TestFailedDelIsRemembered: "the failure of one shall not prevent teardown of subsequent attachments", and the next
 // DEL has only to do what is left.
 func TestFailedDelIsRemembered(t *testing.T) {

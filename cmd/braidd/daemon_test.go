@@ -224,6 +224,8 @@ func TestDaemonUpgrade(t *testing.T) {
 	for range 3 {
 		next := w.daemon()
 		w.says(next, "standing by")
+		many := added.Load() + 50
+		w.eventually("ADDs are under way", func() bool { return added.Load() >= many })
 		w.end(p)
 		w.says(next, "msg=serving")
 		w.says(next, "lease keeper started")
@@ -241,6 +243,11 @@ func TestDaemonUpgrade(t *testing.T) {
 		overlapping, fellBackThen, gap, added.Load()-overlapping, fellBack.Load()-fellBackThen)
 	if fellBackThen != 0 {
 		t.Errorf("%d ADDs fell back although there was always a daemon", fellBackThen)
+	}
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid)); err == nil {
+		_, peak, _ := strings.Cut(string(status), "VmHWM:")
+		peak, _, _ = strings.Cut(strings.TrimSpace(peak), "\n")
+		t.Logf("peak memory of the last daemon: %s", peak)
 	}
 	records, err := w.journal.All()
 	if err != nil {

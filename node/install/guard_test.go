@@ -116,9 +116,9 @@ func TestGuardOfConfiguration(t *testing.T) {
 			n.remove(ours)
 			n.remove("etc/cni/net.d/braid.d")
 		}, ConfMissing, "kubeconfig"},
-		{"folder made anew", func(n *testNode) {
-			n.remove("etc/cni/net.d")
-			must(n.T, os.MkdirAll(n.ConfDir, 0o755))
+		{"folder removed", func(n *testNode) {
+			n.rename("etc/cni/net.d", "etc/cni/old")
+			n.remove("etc/cni/old")
 		}, ConfMissing, "kubeconfig"},
 		{"own bridge removed", func(n *testNode) { n.remove("etc/cni/braid/net.d/10-cluster.conflist") }, PrimaryMissing, "own bridge"},
 		{"own bridge emptied", func(n *testNode) { must(n.T, os.Truncate(n.bridgeConf(), 0)) }, PrimaryInvalid, "own bridge"},

@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/conf"
-	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/kubetest"
 )
 
@@ -183,6 +182,35 @@ func TestFurtherKeys(t *testing.T) {
 	}
 }
 
+// What ADD answers is right for the container runtime, and stays while the API server is away.
+func TestResultForRuntime(t *testing.T) {
+	t.Parallel()
+	api := kubetest.New(t)
+	n := newNode(t)
+	n.Kubeconfig = api.Kubeconfig()
+	for _, tt := range []struct{ runtime, want string }{
+		{"containerd://2.4.2", conf.ResultMerged}, {"cri-o://1.34.0", conf.ResultDefault}, {"docker://27", conf.ResultDefault},
+	} {
+		n.NodeName = strings.ReplaceAll(tt.runtime, "://", "-")
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.NodeName}}
+		node.Status.NodeInfo.ContainerRuntimeVersion = tt.runtime
+		api.AddNode(node)
+		must(t, Install(t.Context(), n.Options, apiServer{t}, testLog(t)))
+		if _, c := n.config(); c.Result != tt.want {
+			t.Errorf("%s: found result %s, want %s", tt.runtime, c.Result, tt.want)
+		}
+		must(t, Install(t.Context(), n.Options, noCluster{}, testLog(t)))
+		if _, c := n.config(); c.Result != tt.want {
+			t.Errorf("%s, without an API server: found result %s, want %s", tt.runtime, c.Result, tt.want)
+		}
+	}
+	n = newNode(t)
+	n.install()
+	if _, c := n.config(); c.Result != conf.ResultDefault {
+		t.Errorf("a runtime that is not known: found result %s", c.Result)
+	}
+}
+
 // The name that the runtime keeps results under stays when another network becomes the default one.
 func TestNetworkNameStays(t *testing.T) {
 	t.Parallel()
@@ -216,15 +244,7 @@ func TestPodCIDRsOfNode(t *testing.T) {
 	api := kubetest.New(t)
 	api.AddNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}, Spec: corev1.NodeSpec{PodCIDR: "10.9.0.0/24", PodCIDRs: []string{"10.9.0.0/24", "fd09::/64"}}})
 	api.AddNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without"}})
-	ask := func(ctx context.Context, kubeconfig, node string) ([]string, error) {
-		r, err := kube.Open(kubeconfig, testLog(t))
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return r.PodCIDRs(ctx, node)
-	}
+	ask := apiServer{t}
 	n := newNode(t)
 	n.PodCIDRs, n.Kubeconfig, n.NodeName = nil, api.Kubeconfig(), "without"
 	if err := Install(t.Context(), n.Options, ask, testLog(t)); err == nil || !strings.Contains(err.Error(), "--allocate-node-cidrs") {
@@ -240,7 +260,7 @@ func TestPodCIDRsOfNode(t *testing.T) {
 		t.Errorf("found %s, want both pod CIDRs", got)
 	}
 	api.Stop()
-	must(t, Install(t.Context(), n.Options, noCIDRs, testLog(t))) // a node that starts while the API server is away
+	must(t, Install(t.Context(), n.Options, noCluster{}, testLog(t))) // a node that starts while the API server is away
 }
 
 // A binary that runs can be replaced, which an ordinary copy cannot do.
@@ -281,7 +301,7 @@ func installAgainAndAgain(root string) {
 	big := strings.Repeat("braid ", 1<<20)
 	for i := range 1000 {
 		n.write("image/braid", big[i:], 0o755)
-		if err := Install(context.Background(), n.Options, noCIDRs, discard); err != nil {
+		if err := Install(context.Background(), n.Options, noCluster{}, discard); err != nil {
 			panic(err)
 		}
 	}
