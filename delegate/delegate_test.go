@@ -567,7 +567,6 @@ func TestDelOfWhatOthersMade(t *testing.T) {
 	}
 }
 
-
 // TestFailedDelIsRemembered: "the failure of one shall not prevent teardown of subsequent attachments", and the next
 // DEL has only to do what is left.
 func TestFailedDelIsRemembered(t *testing.T) {
