@@ -26,12 +26,15 @@ type Rule struct {
 
 	Pods    []string // namespaces of the pods that may use them
 	Types   []string // plugin types, those of address plugins too
-	Masters []string // parents: the values of "master" and "device"
+	Masters []string // parents: the values of "master" and "device", and of "pciBusID", "deviceID" and "hwaddr"
 	Bridges []string // values of "bridge"
 	Sysctls []string // keys of "sysctl", with dots
 
 	// Paths are folders and files of the node that a configuration may name, with all that lies below them.
 	Paths []string
+
+	// AnyDevice: pods may ask for devices that the kubelet has not allocated to them.
+	AnyDevice bool
 
 	// DefaultNetwork: pods may choose one of these networks for their default network, and so leave the cluster's.
 	DefaultNetwork bool
@@ -87,6 +90,10 @@ func (c *Config) readPolicy(o *object) {
 		}
 		isCleanPath := func(s string) bool { return filepath.IsAbs(s) && filepath.Clean(s) == s }
 		rule.readNames("paths", &r.Paths, isCleanPath, "an absolute path without . and ..")
+		const wantDevices = `"allocated", what the kubelet has allocated to the pod, or "any"`
+		devices := "allocated"
+		rule.readOptional("deviceIDs", &devices, func(s string) bool { return s == "allocated" || s == "any" }, wantDevices)
+		r.AnyDevice = devices == "any"
 		if _, found := rule.raw("defaultNetwork"); found {
 			r.DefaultNetwork = rule.readBool("defaultNetwork")
 		}
@@ -109,6 +116,10 @@ func (p Policy) rule(namespace string) *Rule {
 	}
 	return &DefaultRule
 }
+
+// AllowsAnyDevice tells if a pod may ask for any device on networks of a namespace, whether or not the kubelet has
+// allocated it to the pod.
+func (p Policy) AllowsAnyDevice(namespace string) bool { return p.rule(namespace).AnyDevice }
 
 // Check returns an error, code 7, if pods of a namespace may not use the network that a NetworkAttachmentDefinition of
 // another, or the same, describes. It names the rule, and everything that the rule refuses.
@@ -147,9 +158,10 @@ func (r *Rule) checkPlugin(p *Plugin, at string, bad *complaints) {
 	judge("type", p.Type, r.Types)
 	judge("ipam.type", p.IPAM, r.Types)
 	var c struct {
-		Master, Device, Bridge string
-		LinkInContainer        bool
-		Sysctl                 map[string]json.RawMessage
+		Master, Device, Bridge     string
+		PCIBusID, DeviceID, HWAddr string
+		LinkInContainer            bool
+		Sysctl                     map[string]json.RawMessage
 	}
 	// A value of another type is for the plugin to complain about; what could be read is judged.
 	_ = json.Unmarshal(p.Bytes, &c)
@@ -160,6 +172,9 @@ func (r *Rule) checkPlugin(p *Plugin, at string, bad *complaints) {
 		judge("master", c.Master, r.Masters)
 	}
 	judge("device", c.Device, r.Masters)
+	judge("pciBusID", c.PCIBusID, r.Masters)
+	judge("deviceID", c.DeviceID, r.Masters)
+	judge("hwaddr", c.HWAddr, r.Masters)
 	if c.Bridge == "" && p.Type == "bridge" {
 		c.Bridge = "cni0"
 	}
