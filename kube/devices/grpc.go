@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 )
 
 // maxMessage is how long an answer may be: what is allocated to all pods of a node takes some ten kilobytes.
@@ -63,9 +62,6 @@ func (c *client) call(ctx context.Context, method string, message []byte) ([]byt
 	}
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
-	if deadline, ok := ctx.Deadline(); ok {
-		req.Header.Set("Grpc-Timeout", strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10)+"m")
-	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
