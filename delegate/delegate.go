@@ -116,8 +116,14 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 	}
 	var left []journal.Attachment
 	var errs []error
+	deleted := len(r.Attachments) // the interfaces of attachments from here on
 	for i := len(r.Attachments) - 1; i >= 0; i-- {
 		a := &r.Attachments[i]
+		if i < deleted {
+			for deleted = i; deleted > 0 && c.deletedFirst(a) && c.deletedFirst(&r.Attachments[deleted-1]); deleted-- {
+			}
+			c.deleteTogether(r, r.Attachments[deleted:i+1])
+		}
 		err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result)
 		if err == nil {
 			err = c.deviceInfo().remove(r.At(a), a.Name)

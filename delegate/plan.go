@@ -39,6 +39,40 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	if err != nil {
 		return nil, err
 	}
+	if err := foreignNames(c, choices, networks, found); err != nil {
+		return nil, err
+	}
+	return plan(c, choices, networks, pod, ifName, taken)
+}
+
+// foreignNames refuses networks of tenants that have the name of one of the operator's: plugins keep what belongs to a
+// network, such as reservations of addresses, by its name.
+func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, found map[string]resolve.Network) error {
+	isTenant := func(o choice) bool { return o.tenant }
+	if !slices.ContainsFunc(choices, isTenant) {
+		return nil
+	}
+	own := []string{c.Name}
+	var nads []resolve.NetworkName
+	for _, o := range operatorChoices(c, nil) { // those that the pod has replaced too
+		nad := o.nad
+		if network, err := o.load(c, found); err == nil {
+			own = append(own, network.Name)
+		}
+		if nad != nil {
+			nads = append(nads, *nad)
+		}
+	}
+	var errs []error
+	for i, o := range choices {
+		if name := networks[i].Name; o.tenant && slices.Contains(own, name) && !slices.Contains(nads, *o.nad) {
+			errs = append(errs, invalid("%s: NetworkAttachmentDefinition %s: name %q is that of a network of the operator: choose another", o.by, o.nad, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resolve.Answer, ifName string, taken []string) ([]Planned, error) {
 	names, err := ifNames(choices, ifName, taken)
 	devices, deviceErr := shareDevices(c, choices, pod)
 	errs := []error{err, deviceErr}

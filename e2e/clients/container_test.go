@@ -94,17 +94,33 @@ func (e *engine) run(name string, options ...string) {
 	e.must(append(args, "--rootfs", e.root, "sleep", "1000")...)
 }
 
+// output returns what a command in a running container prints, which must be something: nerdctl was seen to lose the output of a
+// command that ends at once, on a busy machine.
+func (e *engine) output(name string, args ...string) string {
+	e.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		out := e.must(append([]string{"exec", name}, args...)...)
+		if out != "" {
+			return out
+		}
+		e.t.Logf("%s exec %s %q printed nothing", e.name, name, args)
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s exec %s %q prints nothing", e.name, name, args)
+		}
+	}
+}
+
 // addresses returns the IPv4 addresses of a running container by interface, as it sees them.
 func (e *engine) addresses(name string) map[string]string {
 	e.t.Helper()
-	return parseAddresses(e.must("exec", name, "ip", "-4", "-o", "addr", "show", "scope", "global"))
+	return parseAddresses(e.output(name, "ip", "-4", "-o", "addr", "show"))
 }
 
 func parseAddresses(out string) map[string]string {
 	found := make(map[string]string)
 	for line := range strings.Lines(out) {
 		// "2: eth0    inet 10.244.0.2/24 brd ..."
-		if fields := strings.Fields(line); len(fields) > 3 && fields[2] == "inet" {
+		if fields := strings.Fields(line); len(fields) > 3 && fields[2] == "inet" && fields[1] != "lo" {
 			found[fields[1]], _, _ = strings.Cut(fields[3], "/")
 		}
 	}

@@ -165,7 +165,7 @@ func (s *state) useBridge(ctx context.Context, cluster Cluster) error {
 		s.PodCIDRs = o.PodCIDRs
 	case len(s.PodCIDRs) > 0: // a node starts without an API server, too
 	case o.NodeName == "":
-		return fmt.Errorf("Braid's own bridge is to be the default network (there is no configuration of another CNI in %s), but neither --pod-cidr nor --node-name is given", o.ConfDir)
+		return fmt.Errorf("the default network is to be a bridge of Braid, since there is no configuration of another CNI in %s, but neither --pod-cidr nor --node-name is given", o.ConfDir)
 	default:
 		var err error
 		if s.PodCIDRs, err = cluster.PodCIDRs(ctx, o.kubeconfig(), o.NodeName); err != nil {
