@@ -248,7 +248,8 @@ func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 		if r, same = s.stillUnreadable(corrupt, &f); !same {
 			return f
 		}
-		c.req.Args, err = r.Args, c.delWithoutRecord(ctx, corrupt)
+		c.req.Args = r.Args
+		err = c.delWithoutRecord(ctx, corrupt)
 	case err == nil:
 		if !s.decide(&f, s.judge(r, look(r), s.processesNow(f.Verdict))) {
 			return f

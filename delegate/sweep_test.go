@@ -493,6 +493,8 @@ func TestSweepUnreadable(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.damage(string(b))), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			var args string
+			w.on = func(_, _ string, req *cni.Request) error { args = req.Args; return nil }
 			found := w.sweep(delegate.SweepOptions{Unreadable: tt.force})
 			if !tt.undone {
 				wantFound(t, found, delegate.Unreadable, delegate.Kept)
@@ -503,6 +505,9 @@ func TestSweepUnreadable(t *testing.T) {
 			wantFound(t, found, delegate.Dead, delegate.Undone)
 			w.wantCalls("fake-default DEL eth0") // all that the configuration tells
 			w.wantRecords(0)
+			if want := w.request("").Args; !tt.force && args != want {
+				t.Errorf("CNI_ARGS of the DEL are %q, want those of the ADD, %q", args, want)
+			}
 			if _, err := os.Stat(path + ".corrupt"); err != nil {
 				t.Errorf("the record was not kept: %v", err)
 			}
