@@ -129,7 +129,11 @@ func (d *Delegator) Sweep(ctx context.Context, req *cni.Request, o SweepOptions)
 			return nil
 		})
 	}
-	return errors.Join(group.Wait(), other)
+	err = group.Wait()
+	if !o.DryRun {
+		err = errors.Join(err, c.journal.Tidy())
+	}
+	return errors.Join(err, other)
 }
 
 // A sweep is one walk over the journal.

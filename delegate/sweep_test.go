@@ -93,6 +93,24 @@ func dummy(w *world, name string) {
 	}
 }
 
+// What a writer has left that was killed is nothing that anybody else would remove.
+func TestSweepTidies(t *testing.T) {
+	w := newWorld(t)
+	w.mustAdd()
+	left, long := filepath.Join(w.dir, "attachments", ".tmp-1"), time.Now().Add(-24*time.Hour)
+	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(delegate.SweepOptions{DryRun: true})
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	w.sweep(delegate.SweepOptions{})
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	unmount := func(w *world) {
 		if err := unix.Unmount(w.netns.Path(), unix.MNT_DETACH); err != nil {
