@@ -130,7 +130,9 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 	// cluster-wide default network"; what the pod asks of that network comes before it.
 	p.Capabilities = make(map[string]any)
 	for name, value := range c.RuntimeConfig {
-		p.Capabilities[name] = value
+		if network.Supports(name) { // the annotations of a pod can be long, and the journal keeps what is here
+			p.Capabilities[name] = value
+		}
 	}
 	maps.Copy(p.Capabilities, requested)
 	return nil

@@ -93,6 +93,24 @@ func dummy(w *world, name string) {
 	}
 }
 
+// What a writer has left that was killed is nothing that anybody else would remove.
+func TestSweepTidies(t *testing.T) {
+	w := newWorld(t)
+	w.mustAdd()
+	left, long := filepath.Join(w.dir, "attachments", ".tmp-1"), time.Now().Add(-24*time.Hour)
+	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(delegate.SweepOptions{DryRun: true})
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	w.sweep(delegate.SweepOptions{})
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	unmount := func(w *world) {
 		if err := unix.Unmount(w.netns.Path(), unix.MNT_DETACH); err != nil {
@@ -493,6 +511,8 @@ func TestSweepUnreadable(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.damage(string(b))), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			var args string
+			w.on = func(_, _ string, req *cni.Request) error { args = req.Args; return nil }
 			found := w.sweep(delegate.SweepOptions{Unreadable: tt.force})
 			if !tt.undone {
 				wantFound(t, found, delegate.Unreadable, delegate.Kept)
@@ -503,6 +523,9 @@ func TestSweepUnreadable(t *testing.T) {
 			wantFound(t, found, delegate.Dead, delegate.Undone)
 			w.wantCalls("fake-default DEL eth0") // all that the configuration tells
 			w.wantRecords(0)
+			if want := w.request("").Args; !tt.force && args != want {
+				t.Errorf("CNI_ARGS of the DEL are %q, want those of the ADD, %q", args, want)
+			}
 			if _, err := os.Stat(path + ".corrupt"); err != nil {
 				t.Errorf("the record was not kept: %v", err)
 			}

@@ -253,6 +253,8 @@ func (f *daemonFlags) serveHealth(ctx context.Context, m *metrics.Metrics, n *no
 	if err != nil {
 		return err
 	}
+	s.Live("socket", n.Server.Live)
+	s.Live("status", func() error { n.Status.Len(); return nil }) // its lock can be had
 	for name := range n.Ready() {
 		if name != "health" {
 			s.Ready(name, func() error { return n.Ready()[name] })

@@ -110,10 +110,14 @@ func (s *state) choosePrimary(ctx context.Context, cluster Cluster, log *slog.Lo
 	deadline := time.Now().Add(o.PrimaryWait)
 	for {
 		path, n, skipped, err := findPrimary(o.ConfDir)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if path != "" {
+		case s.keepsPrimary(path):
+			log.Warn("the cluster's network is not ready; pods wait for it", "path", s.Primary)
+			s.use(s.Primary, s.Network)
+			return s.save()
+		case path != "":
 			s.use(path, n.Name)
 			return s.save()
 		}
@@ -130,6 +134,13 @@ func (s *state) choosePrimary(ctx context.Context, cluster Cluster, log *slog.Lo
 		}
 	}
 	return s.useBridge(ctx, cluster)
+}
+
+// keepsPrimary tells if the default network is what it was, though its configuration is not there, or not valid: that of a
+// CNI that is being restarted or upgraded. Found is what there is otherwise; what comes before it is taken at once, what
+// comes after it by the guard, after a while.
+func (s *state) keepsPrimary(found string) bool {
+	return filepath.Dir(s.Primary) == s.Options.ConfDir && (found == "" || found > s.Primary)
 }
 
 // use notes the default network. The name that the runtime knows stays as it is once there was one.

@@ -147,6 +147,47 @@ func TestPrimary(t *testing.T) {
 	}
 }
 
+// An upgrade of Braid while the primary is away, or half written, leaves it what it was: pods wait for it rather than get
+// the network of somebody else.
+func TestPrimaryIsAwayAtUpgrade(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(n *testNode){
+		"gone":          func(n *testNode) { n.remove("etc/cni/net.d/10-calico.conflist") },
+		"being written": func(n *testNode) { n.conf("10-calico.conflist", `{"name": "half`) },
+		"another is left": func(n *testNode) {
+			n.remove("etc/cni/net.d/10-calico.conflist")
+			n.conf("20-other.conflist", `{"name": "other", "type": "ptp"}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			n.conf("10-calico.conflist", calico)
+			n.install()
+			away(n)
+			n.install()
+			if got := n.clusterNetwork(); got != "10-calico.conflist" {
+				t.Errorf("found %s, want what it was", got)
+			}
+			n.conf("05-cilium.conflist", cilium) // comes before
+			n.install()
+			if got := n.clusterNetwork(); got != "05-cilium.conflist" {
+				t.Errorf("found %s, want what a runtime would take", got)
+			}
+			n.ClusterNetwork = Bridge
+			n.install()
+			n.remove("etc/cni/net.d/05-cilium.conflist")
+			n.remove("etc/cni/net.d/10-calico.conflist")
+			n.conf("30-late.conflist", `{"name": "late", "type": "ptp"}`)
+			n.ClusterNetwork = Auto
+			n.install()
+			if got := n.clusterNetwork(); got == "10-cluster.conflist" {
+				t.Errorf("found %s, want what there is now", got)
+			}
+		})
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*Options){

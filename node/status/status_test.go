@@ -521,6 +521,38 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A warning is not written again and again, whatever else is.
+func TestRepeatedWarnings(t *testing.T) {
+	w := newWorld(t)
+	web, other := w.pod("web"), w.pod("other")
+	q, _ := w.queue()
+	say := func(pod resolve.Pod, kind, message string) {
+		t.Helper()
+		w.report(q, &resolve.Report{Pod: pod, Events: []resolve.Event{{Type: kind, Reason: "Because", Message: message}}})
+		w.isEmpty(q)
+	}
+	w.api.Break(kubetest.Fault{Code: http.StatusForbidden})
+	say(web, "Warning", "no network")
+	w.eventually("it was refused", func() bool { return len(w.api.Requests()) > 0 })
+	w.api.Mend()
+	w.eventually("it is written", func() bool {
+		say(web, "Warning", "no network")
+		return slices.Contains(w.messages(), "no network")
+	})
+	for range 3 {
+		say(web, "Warning", "no network")
+	}
+	say(web, "Normal", "added")
+	say(web, "Normal", "added")
+	say(web, "Warning", "another error")
+	say(other, "Warning", "no network")
+	want := []string{"added", "added", "another error", "no network", "no network"}
+	w.eventually("the others are written", func() bool { return len(w.api.Events()) >= len(want) })
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(w.messages()))); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 // A node's worth of pods, while the API server is away and when it is back.
 func TestStorm(t *testing.T) {
 	w := newWorld(t)
