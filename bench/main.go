@@ -179,7 +179,7 @@ var sections = []section{
 				if quick && (n > 1 || kind == "bridge") {
 					peers = b.local(braidPeer, braidDaemonPeer, floorPeer)
 				}
-				b.latency("latency", place{kind: kind, dual: true, n: n}, n, rounds(3, 15), peers)
+				b.latency("latency", place{kind: kind, dual: true, n: n}, n, rounds(2, 7), peers)
 			}
 		}
 	}},
