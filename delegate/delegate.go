@@ -93,6 +93,15 @@ func (c *call) find(pluginType string) cni.Plugin {
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
 }
 
+// findBinary prefers what is installed on the node to what Braid has.
+func (c *call) findBinary(pluginType string) cni.Plugin {
+	binary := cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+	if _, err := binary.Find(c.path); err != nil {
+		return c.find(pluginType)
+	}
+	return binary
+}
+
 // pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes. Podman hands over
 // a name without a namespace, for a plugin of its own (dnsname).
 func (c *call) pod() resolve.Pod {

@@ -141,9 +141,12 @@ func testSweep(t *testing.T, n *Node) {
 		}
 		return nil
 	})
-	if undone := metrics(t).sum("braid_sweep_undone_total"); undone != count {
-		t.Errorf("the sweeper has undone %v pods, want %d", undone, count)
-	}
+	n.Poll(t, 10*time.Second, func() error { // it counts when it has come to its end
+		if undone := metrics(t).sum("braid_sweep_undone_total"); undone != count {
+			return fmt.Errorf("the sweeper has undone %v pods, want %d", undone, count)
+		}
+		return nil
+	})
 	n.WaitReady(t, 60*time.Second, "blue", count)
 	n.Kubectl(t, "", "delete", "--namespace=blue", "replicaset/storm", "--wait=false")
 	n.waitNoPods(t)

@@ -43,6 +43,7 @@ type Node struct {
 	bin        string   // with all programs
 	kubeconfig string   // of the administrator
 	images     []string // archives of them
+	known      []string // what a test has complained of that pods have left behind
 
 	stopContainerd, stopKubelet func(syscall.Signal)
 }
