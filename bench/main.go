@@ -66,11 +66,11 @@ func main() {
 }
 
 type options struct {
-	quick, report        bool
-	rounds               int
-	only, peers          string
-	results, docs        string
-	top, dir, kubebinDir string
+	quick, report bool
+	rounds        int
+	only, peers   string
+	results, docs string
+	top, dir      string
 }
 
 // run builds everything with the machine's own network, since modules may have to be downloaded, and then starts itself
