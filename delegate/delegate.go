@@ -36,6 +36,9 @@ type Delegator struct {
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
 	Observer Observer    // nil if nobody observes
+
+	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
+	DeviceInfo string
 }
 
 // NewPlugins returns the plugins that run in-process, by type. The plugins that they use themselves, for addresses, they
@@ -130,7 +133,11 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 			}
 			c.deleteTogether(r, r.Attachments[deleted:i+1])
 		}
-		if err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
+		err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result)
+		if err == nil {
+			err = c.deviceInfo().remove(r.At(a), a.Name)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
 			left = slices.Insert(left, 0, *a)
 		}
