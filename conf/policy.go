@@ -33,6 +33,9 @@ type Rule struct {
 	// Paths are folders and files of the node that a configuration may name, with all that lies below them.
 	Paths []string
 
+	// AnyDevice: pods may ask for devices that the kubelet has not allocated to them.
+	AnyDevice bool
+
 	// DefaultNetwork: pods may choose one of these networks for their default network, and so leave the cluster's.
 	DefaultNetwork bool
 }
@@ -104,6 +107,10 @@ func (c *Config) readPolicy(o *object) {
 		}
 		isCleanPath := func(s string) bool { return filepath.IsAbs(s) && filepath.Clean(s) == s }
 		rule.readNames("paths", &r.Paths, isCleanPath, "an absolute path without . and ..")
+		const wantDevices = `"allocated", what the kubelet has allocated to the pod, or "any"`
+		devices := "allocated"
+		rule.readOptional("deviceIDs", &devices, func(s string) bool { return s == "allocated" || s == "any" }, wantDevices)
+		r.AnyDevice = devices == "any"
 		if _, found := rule.raw("defaultNetwork"); found {
 			r.DefaultNetwork = rule.readBool("defaultNetwork")
 		}
@@ -126,6 +133,10 @@ func (p Policy) rule(namespace string) *Rule {
 	}
 	return &DefaultRule
 }
+
+// AllowsAnyDevice tells if a pod may ask for any device on networks of a namespace, whether or not the kubelet has
+// allocated it to the pod.
+func (p Policy) AllowsAnyDevice(namespace string) bool { return p.rule(namespace).AnyDevice }
 
 // Check returns an error, code 7, if pods of a namespace may not use the network that a NetworkAttachmentDefinition of
 // another, or the same, describes. It names the rule, and everything that the rule refuses.

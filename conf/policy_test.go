@@ -72,6 +72,9 @@ func TestPolicyCheck(t *testing.T) {
 		{"a subnet, a range and a name", `[]`, "a", `{"type":"other","subnet":"10.0.0.0/24","range":"10.0.0.1-10.0.0.9/24","profile":"fast","dns":{"domain":"a..b"}}`, nil},
 		{"a key that moves the cursor", `[]`, "a", `{"type":"other","\u001b[2J":"/etc"}`, []string{"\ufffd[2J: found"}},
 		{"another namespace", tenants, "b", `{"type":"ptp"}`, nil},
+		{"a device by its address on the bus", tenants, "team-a", `{"plugins":[{"type":"macvlan","master":"eth1","deviceID":"0000:65:00.1"},{"type":"tuning","pciBusID":"0000:65:00.2"},{"type":"tuning","hwaddr":"02:00:00:00:00:01"}]}`,
+			[]string{`plugins[0].deviceID: found "0000:65:00.1", want one of eth1`, `plugins[1].pciBusID: found "0000:65:00.2"`, `plugins[2].hwaddr: found "02:00:00:00:00:01"`}},
+		{"a device, without a rule about parents", `[]`, "a", `{"type":"host-device","pciBusID":"0000:65:00.2"}`, nil},
 		{"nothing allowed", tenants, "nobody", `{"type":"ptp"}`, []string{`rule "policy[1]"`, "want nothing"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,9 +114,20 @@ func TestPolicyIsRead(t *testing.T) {
 		{`[{"namespaces":["*"],"paths":["srv"]}]`, `policy[0].paths[0]: found "srv", want an absolute path`},
 		{`[{"namespaces":["*"],"paths":["/srv/../etc"]}]`, "without . and .."},
 		{`[{"namespaces":["*"],"type":["bridge"]}]`, `did you mean "policy[0].types"`},
+		{`[{"namespaces":["*"],"deviceIDs":true}]`, `policy[0].deviceIDs: found true, want "allocated"`},
+		{`[{"namespaces":["*"],"deviceIDs":"all"}]`, `policy[0].deviceIDs: found "all", want "allocated"`},
 		{`[null]`, "policy[0]"},
 	} {
 		_, err := conf.Parse([]byte(`{"cniVersion":"1.1.0","name":"pods","type":"braid","clusterNetwork":"cluster","policy":` + tt.rules + `}`))
 		wantError(t, err, 7, tt.want)
+	}
+}
+
+func TestPolicyOfDevices(t *testing.T) {
+	p := policy(t, `[{"namespaces":["any-*"],"deviceIDs":"any"},{"namespaces":["a"],"deviceIDs":"allocated"},{"namespaces":["b"]}]`)
+	for namespace, want := range map[string]bool{"any-a": true, "a": false, "b": false, "no-rule": false} {
+		if got := p.AllowsAnyDevice(namespace); got != want {
+			t.Errorf("namespace %s: found %v, want %v", namespace, got, want)
+		}
 	}
 }

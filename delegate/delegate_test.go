@@ -565,6 +565,16 @@ func TestDelOfWhatOthersMade(t *testing.T) {
 	if err := w.delegator().Del(t.Context(), req); err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("a DEL that failed: %v", err)
 	}
+	w.calls()
+	// The plugin that has made it is the binary, though Braid has one of the type.
+	if err := os.WriteFile(filepath.Join(w.dir, "fake-default"), []byte("#!/bin/sh\necho '{\"code\":123,\"msg\":\"the binary\"}'\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	req.Path = []string{w.dir}
+	if err := w.delegator().Del(t.Context(), req); err == nil || !strings.Contains(err.Error(), "the binary") {
+		t.Errorf("DEL by the binary: %v", err)
+	}
+	w.wantCalls()
 }
 
 // TestFailedDelIsRemembered: "the failure of one shall not prevent teardown of subsequent attachments", and the next

@@ -19,6 +19,8 @@ type Planned struct {
 	Network      *conf.Network
 	Capabilities map[string]any // requested of the plugins that declare them
 	Selection    conf.Selection // what the pod wishes; zero if the operator chose the network
+
+	device device // of a device plugin, that the attachment gets
 }
 
 // NewPlan says which attachments a pod gets, in the order in which they are made: a pure function of the entry
@@ -40,7 +42,7 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	if err := foreignNames(c, choices, networks, found); err != nil {
 		return nil, err
 	}
-	return plan(c, choices, networks, ifName, taken)
+	return plan(c, choices, networks, pod, ifName, taken)
 }
 
 // foreignNames refuses networks of tenants that have the name of one of the operator's: plugins keep what belongs to a
@@ -70,13 +72,14 @@ func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, fo
 	return errors.Join(errs...)
 }
 
-func plan(c *conf.Config, choices []choice, networks []*conf.Network, ifName string, taken []string) ([]Planned, error) {
+func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resolve.Answer, ifName string, taken []string) ([]Planned, error) {
 	names, err := ifNames(choices, ifName, taken)
-	errs := []error{err}
+	devices, deviceErr := shareDevices(c, choices, pod)
+	errs := []error{err, deviceErr}
 	planned := make([]Planned, len(choices))
 	for i := range choices {
 		o := &choices[i]
-		planned[i] = Planned{Name: o.name(networks[i]), IfName: names[i], Default: o.isDefault, Selection: o.selection}
+		planned[i] = Planned{Name: o.name(networks[i]), IfName: names[i], Default: o.isDefault, Selection: o.selection, device: devices[i]}
 		if err := planned[i].render(c, o, networks[i]); err != nil {
 			errs = append(errs, fmt.Errorf("%s: network %s: %w", o.by, planned[i].Name, err))
 		}
@@ -100,6 +103,9 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 	requested := o.selection.Capabilities()
 	var missing []string
 	for _, capability := range slices.Sorted(maps.Keys(requested)) {
+		if capability == "deviceID" && p.device.Resource != "" {
+			continue // every plugin of the network is told
+		}
 		if !network.Supports(capability) {
 			missing = append(missing, capability)
 		}
@@ -109,6 +115,12 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 		// set to true the entire attachment request must fail."
 		return invalid(`no plugin takes the requested %s: add "capabilities": {"%s": true} to a plugin that supports it, or drop the request`,
 			strings.Join(missing, ", "), strings.Join(missing, `": true, "`))
+	}
+	if p.device.Resource != "" {
+		if p.Network, err = p.Network.WithDevice(p.device.ID); err != nil {
+			return err
+		}
+		requested["deviceID"] = p.device.ID
 	}
 	p.Capabilities = requested
 	if !o.isDefault {

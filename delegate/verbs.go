@@ -82,7 +82,7 @@ func (c *call) delOfOther(ctx context.Context) error {
 	for _, p := range plan {
 		if p.Default && p.Network != nil {
 			c.log.Info("undo what Braid has not made", "network", p.Name)
-			return chain.Lenient(p.Network, c.path, c.find).Del(ctx, c.req.Attachment, p.Capabilities, prev)
+			return chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev)
 		}
 	}
 	return nil

@@ -34,8 +34,15 @@ type daemonNode struct {
 
 func newDaemonNode(t *testing.T) *daemonNode {
 	t.Helper()
-	n := &daemonNode{clusterNode: newClusterNode(t)}
-	n.ofDaemon = n.cluster.NewProxy()
+	c := newClusterNode(t)
+	return c.withDaemon(c.cluster.NewProxy())
+}
+
+// withDaemon starts a daemon that reaches the API server by way of a proxy.
+func (c *clusterNode) withDaemon(p *cluster.Proxy) *daemonNode {
+	t := c.t
+	t.Helper()
+	n := &daemonNode{clusterNode: c, ofDaemon: p}
 	n.socket = filepath.Join(n.dir, "run", "braidd.sock")
 	n.keys += fmt.Sprintf(`, "daemonSocket": %q`, n.socket)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

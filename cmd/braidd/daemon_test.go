@@ -61,12 +61,11 @@ type daemonProcess struct {
 }
 
 // daemon starts one. It says when it is there.
-func (w *daemonWorld) daemon(flags ...string) *daemonProcess {
+func (w *daemonWorld) daemon(args ...string) *daemonProcess {
 	w.Helper()
 	p := &daemonProcess{log: new(lockedBuilder)}
-	p.Cmd = exec.Command("braidd", "daemon", "--socket", w.socket, "--kubeconfig", w.api.Kubeconfig(), "--node-name", "n1",
-		"--cni-dir", filepath.Join(w.dir, "cni"), "--dhcp-socket", filepath.Join(w.dir, "dhcp.sock"), "--log-level", "debug")
-	p.Args = append(p.Args, flags...)
+	p.Cmd = exec.Command("braidd", append([]string{"daemon", "--socket", w.socket, "--kubeconfig", w.api.Kubeconfig(), "--node-name", "n1",
+		"--cni-dir", filepath.Join(w.dir, "cni"), "--dhcp-socket", filepath.Join(w.dir, "dhcp.sock"), "--log-level", "debug"}, args...)...)
 	p.Stderr = p.log
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.Start(); err != nil {

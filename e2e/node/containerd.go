@@ -76,6 +76,12 @@ func (n *Node) StopContainerd() { n.stopContainerd(syscall.SIGTERM) }
 // Import takes an image archive into containerd, for pods.
 func (n *Node) Import(archive string) {
 	n.t.Helper()
+	n.images = append(n.images, archive)
+	n.load(archive)
+}
+
+func (n *Node) load(archive string) {
+	n.t.Helper()
 	if err := n.ctr("--namespace=k8s.io", "images", "import", archive); err != nil {
 		n.t.Fatal(err)
 	}

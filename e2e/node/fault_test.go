@@ -25,7 +25,7 @@ func testReboot(t *testing.T, n *Node) {
 	if err != nil || len(sandboxes) != count+1 {
 		t.Fatalf("records of %d pods: %q, %v", count+1, sandboxes, err)
 	}
-	n.Reboot()
+	n.Reboot(false)
 	n.WaitNodeReady(t, 60*time.Second, true)
 	n.Poll(t, 2*time.Minute, func() error { // until the pods have new sandboxes, and the old ones are undone
 		now, err := records()
@@ -106,6 +106,48 @@ func testAPIServerAway(t *testing.T, n *Node) {
 		return err
 	})
 	n.StartAPIServer()
+	n.Kubectl(t, "", "delete", "--namespace=blue", "replicaset/storm", "--wait=false")
+	n.waitNoPods(t)
+	n.WaitNothingLeft(t)
+}
+
+// testSweep has nobody call DEL for pods that are gone.
+func testSweep(t *testing.T, n *Node) {
+	const count = 5
+	n.Kubectl(t, "", "patch", "--namespace=kube-system", "daemonset/braid", "--type=json", "--patch="+`[
+		{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--sweep-interval=1s"},
+		{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--sweep-grace=5s"}]`)
+	n.WaitRollout(t, "kube-system", "daemonset/braid")
+	n.Apply(t, strings.Replace(storm, "COUNT", fmt.Sprint(count), 1))
+	n.WaitReady(t, 60*time.Second, "blue", count)
+	old, err := records()
+	if err != nil || len(old) != count {
+		t.Fatalf("records of %d pods: %q, %v", count, old, err)
+	}
+	n.Reboot(true)
+	n.WaitNodeReady(t, 60*time.Second, true)
+	n.Poll(t, 90*time.Second, func() error {
+		now, err := records()
+		if err != nil {
+			return err
+		}
+		for _, r := range old {
+			if slices.Contains(now, r) {
+				return fmt.Errorf("%s is still there, of a pod that nobody knows:\n%s", r, n.Logs("kube-system"))
+			}
+		}
+		if len(now) != count {
+			return fmt.Errorf("%d pods have %d records", count, len(now))
+		}
+		return nil
+	})
+	n.Poll(t, 10*time.Second, func() error { // it counts when it has come to its end
+		if undone := metrics(t).sum("braid_sweep_undone_total"); undone != count {
+			return fmt.Errorf("the sweeper has undone %v pods, want %d", undone, count)
+		}
+		return nil
+	})
+	n.WaitReady(t, 60*time.Second, "blue", count)
 	n.Kubectl(t, "", "delete", "--namespace=blue", "replicaset/storm", "--wait=false")
 	n.waitNoPods(t)
 	n.WaitNothingLeft(t)

@@ -40,8 +40,10 @@ type Node struct {
 	LAN *nettest.NS // other hosts on the network of NIC, which reach it by the interface lan0
 
 	t          testing.TB
-	bin        string // with all programs
-	kubeconfig string // of the administrator
+	bin        string   // with all programs
+	kubeconfig string   // of the administrator
+	images     []string // archives of them
+	known      []string // what a test has complained of that pods have left behind
 
 	stopContainerd, stopKubelet func(syscall.Signal)
 }
@@ -131,7 +133,7 @@ func (n *Node) Poll(t testing.TB, patience time.Duration, done func() error) {
 	}
 }
 
-// keepLogs copies what the programs have written to where it is asked for.
+// keepLogs copies what the programs and the pods that are still there have written to where it is asked for.
 func (n *Node) keepLogs() {
 	dir := os.Getenv("BRAID_NODE_LOGS")
 	if dir == "" {
@@ -141,5 +143,8 @@ func (n *Node) keepLogs() {
 		if err := os.WriteFile(filepath.Join(dir, program+".log"), []byte(n.Log(program)), 0o644); err != nil {
 			n.t.Error(err)
 		}
+	}
+	if err := os.CopyFS(filepath.Join(dir, "pods"), os.DirFS("/var/log/pods")); err != nil {
+		n.t.Error(err)
 	}
 }

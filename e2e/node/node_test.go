@@ -65,6 +65,7 @@ func TestNode(t *testing.T) {
 		{"upgrade", testUpgrade},
 		{"reboot", testReboot},
 		{"no API server", testAPIServerAway},
+		{"sweep", testSweep},
 		{"uninstall", testUninstall},
 		{"primary", testPrimary},
 	} {

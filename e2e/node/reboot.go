@@ -21,7 +21,10 @@ import (
 // with them every network namespace, interface, rule and mount, and /run. The boot ID is another one; what was on disk is
 // still there. Then containerd and the kubelet are started again. The control plane only sees a node that does not answer
 // for a while.
-func (n *Node) Reboot() {
+//
+// With forget, what containerd has kept on disk is gone, with the results that it has cached, as where nodes have a disk for
+// it that is not kept: no runtime will ever call for the pods that were.
+func (n *Node) Reboot(forget bool) {
 	n.t.Helper()
 	n.stopKubelet(unix.SIGKILL)
 	n.stopContainerd(unix.SIGKILL)
@@ -35,7 +38,19 @@ func (n *Node) Reboot() {
 		n.t.Fatal(err)
 	}
 	n.write("/mnt/boot_id", string(random))
+	if forget {
+		err := errors.Join(unix.Unmount("/var/lib/containerd", 0), unix.Mount("tmpfs", "/var/lib/containerd", "tmpfs", 0, ""),
+			os.RemoveAll("/var/lib/cni/results"))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+	}
 	n.StartContainerd()
+	if forget {
+		for _, archive := range n.images {
+			n.load(archive)
+		}
+	}
 	n.StartKubelet()
 }
 
