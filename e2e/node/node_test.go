@@ -16,11 +16,8 @@ import (
 // built is where the images are, built outside the node.
 const built = "../../bin/node"
 
-// The versions of the image: as the manifests name it, and another one to upgrade to.
-const (
-	image     = "braid-cni.io/braid:dev"
-	nextImage = "braid-cni.io/braid:next"
-)
+// nextImage is what an upgrade is to; the manifests name that of the version dev.
+const nextImage = "braid-cni.io/braid:next"
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
