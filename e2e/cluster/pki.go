@@ -76,7 +76,8 @@ func (p *pki) serving(t testing.TB, name string, addresses ...string) {
 		ips = append(ips, net.ParseIP(address))
 	}
 	p.issue(t, name, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: ips, DNSNames: []string{"localhost"},
 	})
 }

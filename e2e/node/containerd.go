@@ -88,7 +88,8 @@ func (n *Node) load(archive string) {
 }
 
 func (n *Node) ctr(args ...string) error {
-	out, err := exec.Command(filepath.Join(n.bin, "ctr"), append([]string{"--address=" + containerdSocket}, args...)...).CombinedOutput()
+	ctr := exec.Command(filepath.Join(n.bin, "ctr"), append([]string{"--address=" + containerdSocket}, args...)...)
+	out, err := ctr.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("ctr %q: %w: %s", args, err, out)
 	}

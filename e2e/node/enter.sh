@@ -15,7 +15,8 @@ umount -R -l "$cgroups"
 rmdir "$cgroups"
 
 # What a node writes is in memory, and vanishes with it. (/mnt has what the tests themselves write.)
-for folder in /run /mnt /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers /etc/cni /etc/kubernetes /opt/cni; do
+for folder in /run /mnt /etc/cni /etc/kubernetes /opt/cni \
+  /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers; do
   mkdir -p "$folder"
   mount -t tmpfs tmpfs "$folder"
 done

@@ -96,7 +96,8 @@ spec:
       ports: [{ containerPort: 8080, hostPort: 8081 }]
 `
 
-// testPrimary installs Braid on a node that has a network and all reference plugins, with a pod that runs, and takes it away again.
+// testPrimary installs Braid on a node that has a network and the reference plugins, with a pod that runs, and takes it
+// away again.
 func testPrimary(t *testing.T, n *Node) {
 	copyPlugins(t, "bridge", "host-local", "loopback", "macvlan", "portmap", "static")
 	if err := os.WriteFile(ConfDir+"/10-primary.conflist", []byte(primary), 0o644); err != nil {

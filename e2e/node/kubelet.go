@@ -38,7 +38,8 @@ fileCheckFrequency: 1s
 nodeStatusUpdateFrequency: 2s
 # The disk of the machine is none of the test's business.
 imageGCHighThresholdPercent: 100
-evictionHard: { memory.available: 1Mi, nodefs.available: 0%%, imagefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.inodesFree: 0%% }
+evictionHard:
+  { memory.available: 1Mi, nodefs.available: 0%%, imagefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.inodesFree: 0%% }
 `, IP, containerdSocket, StaticPods, cert, key, n.CA(), os.Getenv(insideEnv)))
 }
 

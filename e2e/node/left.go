@@ -26,14 +26,16 @@ func (n *Node) Left() (things []string, err error) {
 		}
 	}
 	for _, pattern := range []string{
-		"/run/netns/*", "/var/lib/cni/networks/*/*", "/var/lib/cni/results/*", "/var/lib/cni/cache/results/*", "/var/lib/cni/braid/attachments/*.json",
+		"/run/netns/*", "/var/lib/cni/networks/*/*", "/var/lib/cni/results/*", "/var/lib/cni/braid/attachments/*.json",
 	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range files {
-			if name := filepath.Base(file); !strings.HasPrefix(name, "last_reserved_ip") && !strings.HasPrefix(name, ".") && name != "lock" {
+			// Of host-local's folders the addresses only.
+			name := filepath.Base(file)
+			if !strings.HasPrefix(name, "last_reserved_ip") && !strings.HasPrefix(name, ".") && name != "lock" {
 				things = append(things, file)
 			}
 		}

@@ -139,7 +139,9 @@ func (n *Node) keepLogs() {
 	if dir == "" {
 		return
 	}
-	for _, program := range []string{"containerd", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"} {
+	for _, program := range []string{
+		"containerd", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, program+".log"), []byte(n.Log(program)), 0o644); err != nil {
 			n.t.Error(err)
 		}

@@ -56,7 +56,9 @@ kind: Pod
 metadata:
   name: web
   namespace: blue
-  annotations: { k8s.v1.cni.cncf.io/networks: '[{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.10/24", "2001:db8::10/64"]}]' }
+  annotations:
+    k8s.v1.cni.cncf.io/networks: |
+      [{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.10/24", "2001:db8::10/64"]}]
 spec:
   terminationGracePeriodSeconds: 1
   initContainers:
@@ -79,7 +81,9 @@ kind: Pod
 metadata:
   name: db
   namespace: blue
-  annotations: { k8s.v1.cni.cncf.io/networks: '[{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.11/24", "2001:db8::11/64"]}]' }
+  annotations:
+    k8s.v1.cni.cncf.io/networks: |
+      [{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.11/24", "2001:db8::11/64"]}]
 spec:
   terminationGracePeriodSeconds: 1
   containers:
@@ -119,7 +123,8 @@ kind: Pod
 metadata:
   name: static
   namespace: blue
-  annotations: { k8s.v1.cni.cncf.io/networks: '[{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.12/24"]}]' }
+  annotations:
+    k8s.v1.cni.cncf.io/networks: '[{"name": "storage"}, {"name": "lan", "interface": "net2", "ips": ["192.0.2.12/24"]}]'
 spec:
   terminationGracePeriodSeconds: 1
   containers: [{ name: sleeper, image: ` + Toolbox + ` }]
@@ -184,7 +189,8 @@ func testPods(t *testing.T, n *Node) {
 		t.Errorf("the first init container sees %s", logs)
 	}
 	events := strings.Join(n.Events(t, "blue", "web"), "\n")
-	for _, want := range []string{"AddedInterface: Add eth0 [", "AddedInterface: Add net1 [", "AddedInterface: Add net2 [192.0.2.10/24 2001:db8::10/64] from blue/lan"} {
+	for _, want := range []string{"Add eth0 [", "Add net1 [", "Add net2 [192.0.2.10/24 2001:db8::10/64] from blue/lan"} {
+		want = "AddedInterface: " + want
 		if !strings.Contains(events, want) {
 			t.Errorf("no event %q among\n%s", want, events)
 		}

@@ -103,8 +103,10 @@ func (n *Node) loseMounts() error {
 	var points []string
 	for lines := bufio.NewScanner(mounts); lines.Scan(); {
 		point := strings.Fields(lines.Text())[4]
-		if strings.HasPrefix(point, "/run") || strings.HasPrefix(point, "/var/lib/kubelet/") || strings.HasPrefix(point, "/var/lib/containerd/") {
-			points = append(points, point)
+		for _, lost := range []string{"/run", "/var/lib/kubelet/", "/var/lib/containerd/"} {
+			if strings.HasPrefix(point, lost) {
+				points = append(points, point)
+			}
 		}
 	}
 	for _, point := range slices.Backward(points) {

@@ -46,11 +46,12 @@ func testStorm(t *testing.T, n *Node) {
 	grown := func(name string, labels ...string) float64 {
 		return after.sum(name, labels...) - before.sum(name, labels...)
 	}
-	if asked, added := grown("braid_resolve_requests_total"), grown("braid_cni_calls_total", `verb="ADD"`, `outcome="success"`); asked != count || added != count {
+	asked, added := grown("braid_resolve_requests_total"), grown("braid_cni_calls_total", `verb="ADD"`, `outcome="success"`)
+	if asked != count || added != count {
 		t.Errorf("the daemon has answered %v questions for %v ADDs, want one for each of %d", asked, added, count)
 	}
 	// Of the API server nothing is asked for a pod; it is told one thing and three events.
-	if asked := grown("braid_api_requests_total", `verb="get"`) + grown("braid_api_requests_total", `verb="list"`); asked > 0 {
+	if asked = grown("braid_api_requests_total", `verb="get"`) + grown("braid_api_requests_total", `verb="list"`); asked > 0 {
 		t.Errorf("the daemon has asked the API server %v times:\n%s", asked, after.lines("braid_api_requests_total"))
 	}
 	t.Logf("requests to the API server until now:\n%s", after.lines("braid_api_requests_total"))
