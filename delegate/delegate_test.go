@@ -39,6 +39,7 @@ type world struct {
 	reporting error
 	reports   []*resolve.Report
 	query     *resolve.Query // the last one
+	macs      bool           // results of plugins have them
 	observed  []*resolve.Observation
 	netns     *nettest.NS
 }
@@ -71,7 +72,7 @@ func (w *world) Close() error { return nil }
 func (w *world) delegator() *delegate.Delegator {
 	own := make(map[string]cni.Plugin)
 	for _, name := range []string{"fake-default", "fake-one", "fake-two"} {
-		own[name] = &cnitest.Fake{Name: name, Log: &w.log, On: func(_ context.Context, command string, req *cni.Request) error {
+		own[name] = &cnitest.Fake{Name: name, Log: &w.log, MACs: w.macs, On: func(_ context.Context, command string, req *cni.Request) error {
 			if w.on == nil {
 				return nil
 			}

@@ -45,11 +45,13 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	return plan(c, choices, networks, pod, ifName, taken)
 }
 
-// foreignNames refuses networks of tenants that have the name of one of the operator's: plugins keep what belongs to a
-// network, such as reservations of addresses, by its name.
+// foreignNames refuses networks that a pod selects and that have the name of one of the operator's: plugins keep what
+// belongs to a network, such as reservations of addresses, by its name. One whose configuration lies on the node, because the
+// NetworkAttachmentDefinition has none, is the operator's own, and still no network to have many times; it can be the pod's
+// default network.
 func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, found map[string]resolve.Network) error {
-	isTenant := func(o choice) bool { return o.tenant }
-	if !slices.ContainsFunc(choices, isTenant) {
+	selected := func(o choice) bool { return o.selection.Name != "" }
+	if !slices.ContainsFunc(choices, selected) {
 		return nil
 	}
 	own := []string{c.Name}
@@ -65,7 +67,7 @@ func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, fo
 	}
 	var errs []error
 	for i, o := range choices {
-		if name := networks[i].Name; o.tenant && slices.Contains(own, name) && !slices.Contains(nads, *o.nad) {
+		if name := networks[i].Name; (o.tenant || o.selection.Name != "" && !o.isDefault) && slices.Contains(own, name) && !slices.Contains(nads, *o.nad) {
 			errs = append(errs, invalid("%s: NetworkAttachmentDefinition %s: name %q is that of a network of the operator: choose another", o.by, o.nad, name))
 		}
 	}

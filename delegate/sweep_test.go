@@ -96,6 +96,7 @@ func dummy(w *world, name string) {
 // What a writer has left that was killed is nothing that anybody else would remove.
 func TestSweepTidies(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	left, long := filepath.Join(w.dir, "attachments", ".tmp-1"), time.Now().Add(-24*time.Hour)
 	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, long, long)); err != nil {
@@ -283,6 +284,7 @@ func TestSweepUsesTheNamespaceThatIsThere(t *testing.T) {
 // TestSweepForgetsWhatIsKnownOfAnother: time passes for a record, not for a container.
 func TestSweepForgetsWhatIsKnownOfAnother(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	w.netns.Remove(t)
 	known := w.known(time.Hour, true)
@@ -294,6 +296,7 @@ func TestSweepForgetsWhatIsKnownOfAnother(t *testing.T) {
 // TestSweepAndLock: what is at work on a container is not disturbed.
 func TestSweepAndLock(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	w.netns.Remove(t)
 	w.calls()
@@ -428,6 +431,7 @@ func TestSweepFails(t *testing.T) {
 // turn meanwhile.
 func TestSweepDoesNotWaitForEver(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	other := w.request("")
 	other.ContainerID = "c2"
@@ -548,6 +552,7 @@ func (w *world) rewrite() {
 // TestSweepOfNewerRecords: what a newer version has written is left to it, and the rest is swept.
 func TestSweepOfNewerRecords(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	edit(t, w, func(r map[string]any) { r["version"] = 99 })
 	other := w.request("")
@@ -575,6 +580,7 @@ func (unheard) Report(context.Context, *resolve.Report) error { return nil }
 // by removing the namespace only, and use the IDs again. No attachment of a pod that lives goes, and nothing stays.
 func TestSweepRaces(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	var mu sync.Mutex
 	attached := make(map[string]string) // namespace by container and interface, as plugins have made it
 	w.on = func(_, command string, req *cni.Request) error {
