@@ -102,6 +102,9 @@ func validate(b []byte) error {
 // bridgeNetwork is the name of the network of Braid's own bridge.
 const bridgeNetwork = "cluster"
 
+// ownBridge is the bridge of that network.
+const ownBridge = "braid0"
+
 // composeBridge returns the configuration of Braid's own bridge for the pod CIDRs of the node.
 func (o *Options) composeBridge(ctx context.Context, podCIDRs []string) ([]byte, error) {
 	var ranges [][]map[string]string
@@ -113,7 +116,7 @@ func (o *Options) composeBridge(ctx context.Context, podCIDRs []string) ([]byte,
 		ranges = append(ranges, []map[string]string{{"subnet": p.Masked().String()}})
 	}
 	plugins := []any{map[string]any{
-		"type": "bridge", "bridge": "braid0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+		"type": "bridge", "bridge": ownBridge, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
 		"ipam": map[string]any{"type": "host-local", "ranges": ranges},
 	}}
 	version := "1.1.0"

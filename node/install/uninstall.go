@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/journal"
 )
 
@@ -72,8 +76,7 @@ func Uninstall(ctx context.Context, cniDir string, force bool, log *slog.Logger)
 	return nil
 }
 
-// inUse returns the pods that need Braid: those with networks beyond the default one, and, if that is Braid's own bridge,
-// all of them. The plugin of another CNI can undo its own.
+// inUse returns the pods that need Braid.
 func (s *state) inUse() error {
 	dir := s.records()
 	if !exists(dir) {
@@ -108,16 +111,56 @@ func (s *state) inUse() error {
 
 func (s *state) records() string { return filepath.Join(s.Options.CNIDir, "attachments") }
 
+// needsBraid says that nobody but Braid can undo a record: it has networks beyond the default one, or Braid's own plugins
+// have made that, whose rules for masquerading no other plugin of the type knows. What another boot made is gone.
 func (s *state) needsBraid(r *journal.Record) bool {
-	hadBridge := s.find(s.Options.bridgeConf()) != nil
+	if r.BootID != "" && r.BootID != journal.BootID() {
+		return false
+	}
+	executed := s.executed()
 	return slices.ContainsFunc(r.Attachments, func(a journal.Attachment) bool {
-		return !a.Default || hadBridge && a.Network.Name == bridgeNetwork
+		return !a.Default || slices.ContainsFunc(a.Network.Plugins, func(p conf.Plugin) bool {
+			return slices.Contains(ownPlugins, p.Type) && !slices.Contains(executed, p.Type)
+		})
 	})
+}
+
+// executed are the types that are executed although Braid has them.
+func (s *state) executed() []string {
+	var c struct{ Exec []string }
+	_ = json.Unmarshal(s.Options.Config, &c) // it was valid when it was installed
+	return c.Exec
+}
+
+// removeBridge removes the bridge of Braid's own network, whose address would be in the way of another CNI that gets the same
+// pod CIDR. A bridge that still has ports stays: --force leaves pods behind.
+func (s *state) removeBridge() error {
+	if s.find(s.Options.bridgeConf()) == nil {
+		return nil
+	}
+	bridge, err := netlink.LinkByName(ownBridge)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the bridge %s: %w", ownBridge, err)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("look for ports of the bridge %s: %w", ownBridge, err)
+	}
+	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == bridge.Attrs().Index }) {
+		return nil
+	}
+	return netlink.LinkDel(bridge)
 }
 
 // removeAll takes the configuration away first: from then on the runtime does not call the plugin.
 func (s *state) removeAll(ctx context.Context) error {
 	if err := s.removeConf(); err != nil {
+		return err
+	}
+	if err := s.removeBridge(); err != nil {
 		return err
 	}
 	for _, f := range slices.Backward(slices.Clone(s.Files)) {
