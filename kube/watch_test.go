@@ -59,7 +59,7 @@ func TestCompressed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	list, err := lw.ListWithContext(ctx, metav1.ListOptions{})
-	if err != nil || len(list.(*netv1.NetworkAttachmentDefinitionList).Items) != 1 {
+	if networks, ok := list.(*netv1.NetworkAttachmentDefinitionList); err != nil || !ok || len(networks.Items) != 1 {
 		t.Errorf("list: %v, %v, want one network", list, err)
 	}
 	w, err := lw.WatchWithContext(ctx, metav1.ListOptions{})
@@ -67,7 +67,8 @@ func TestCompressed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	if e := <-w.ResultChan(); e.Object == nil || e.Object.(*netv1.NetworkAttachmentDefinition).Name != "a" {
+	e := <-w.ResultChan()
+	if network, ok := e.Object.(*netv1.NetworkAttachmentDefinition); !ok || network.Name != "a" {
 		t.Errorf("watch: %v, want the network", e)
 	}
 	close(seen)
