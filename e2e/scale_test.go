@@ -193,7 +193,7 @@ func (n *clusterNode) podObject(name string) {
 	})
 }
 
-// list lists all networks as a daemon does whose API server does not stream lists: by the metric's side, as it is sent.
+// list lists all networks, and returns the size of the answer and what was sent of it.
 func (n *scaleNode) list(encoding string) (plain, sent int64) {
 	n.t.Helper()
 	c := newFleet(n.clusterNode).client()
