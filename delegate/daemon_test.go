@@ -120,9 +120,8 @@ func TestObservations(t *testing.T) {
 	want := []string{
 		"ADD success: ADD fake-default success ADD fake-one success ADD fake-two success",
 		"DEL 11: DEL fake-two success DEL fake-one 11 DEL fake-default success",
-		"Normal RemovedInterface: Remove eth0 from cluster",
 		"Warning FailedRemovingInterface: Remove net1 from blue/one: network blue/one: net1: plugin fake-one: busy",
-		"Normal RemovedInterface: Remove net2 from blue/two",
+		"Normal RemovedInterface: Remove eth0 from cluster, net2 from blue/two",
 		"DEL success: DEL fake-one success",
 		"Normal RemovedInterface: Remove net1 from blue/one",
 	}

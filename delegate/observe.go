@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,14 +56,20 @@ func (w *observation) called(c chain.Call) {
 	})
 }
 
-// removed notes what became of the attachments of a DEL, those before and those that are left, for the events of the pod.
+// removed notes what became of the attachments of a DEL, those before and those that are left, for the events of the pod:
+// one for all that went well, since the pod is about to go and each event costs the cluster a write.
 func (w *observation) removed(before, left []journal.Attachment, err error) {
+	var gone []string
 	for _, a := range before {
-		e := resolve.Event{Type: "Normal", Reason: "RemovedInterface", Message: "Remove " + a.IfName + " from " + a.Name}
+		what := a.IfName + " from " + a.Name
 		if slices.ContainsFunc(left, func(l journal.Attachment) bool { return l.IfName == a.IfName }) {
-			e = resolve.Event{Type: "Warning", Reason: "FailedRemovingInterface", Message: "Remove " + a.IfName + " from " + a.Name + ": " + err.Error()}
+			w.o.Events = append(w.o.Events, resolve.Event{Type: "Warning", Reason: "FailedRemovingInterface", Message: "Remove " + what + ": " + err.Error()})
+		} else {
+			gone = append(gone, what)
 		}
-		w.o.Events = append(w.o.Events, e)
+	}
+	if len(gone) > 0 {
+		w.o.Events = append(w.o.Events, resolve.Event{Type: "Normal", Reason: "RemovedInterface", Message: "Remove " + strings.Join(gone, ", ")})
 	}
 }
 

@@ -132,8 +132,9 @@ func TestClusterDaemon(t *testing.T) {
 	}
 	n.eventually("the events are written", func() bool { return len(p.events()) == 3 })
 	p.mustDel()
-	n.eventually("the events of DEL are written", func() bool {
-		return slices.Contains(p.events(), "Normal RemovedInterface Remove net1 from blue/storage") && len(p.events()) == 6
+	n.eventually("the event of DEL is written", func() bool {
+		const removed = "Normal RemovedInterface Remove eth0 from cluster, net1 from blue/storage, lan0 from blue/lan"
+		return slices.Contains(p.events(), removed) && len(p.events()) == 4
 	})
 	if r := n.proxy.Requests(); len(r) > 0 {
 		t.Errorf("the plugin has asked the API server: %q", r)

@@ -90,7 +90,7 @@ func TestClusterScale(t *testing.T) {
 			t.Errorf("links of pod %s after DEL: %q", p.name, links)
 		}
 	}
-	n.eventually("every event is written", func() bool { return n.events() >= 6*pods })
+	n.eventually("every event is written", func() bool { return n.events() >= 4*pods })
 	n.logLoad("DEL of all", before)
 	if r := n.proxy.Requests(); len(r) > 0 {
 		t.Errorf("the plugin has asked the API server: %q", r)

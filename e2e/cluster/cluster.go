@@ -121,6 +121,9 @@ func (c *Cluster) PauseAPIServer(paused bool) {
 // KillAPIServer ends it without giving it time for anything.
 func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }
 
+// APIServerPID returns the process id of the API server.
+func (c *Cluster) APIServerPID() int { return c.apiServer.cmd.Process.Pid }
+
 // RotateServingCertificate gives the API server, and proxies, another certificate of the same authority. It returns when
 // the API server shows it to new connections.
 func (c *Cluster) RotateServingCertificate() {
