@@ -1,0 +1,131 @@
+//go:build conformance
+
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// results are kept beside the tests, so that the report has those of other implementations too.
+type results struct {
+	Name     string             `json:"name"`
+	Version  string             `json:"version"`
+	Verdicts map[string]verdict `json:"verdicts"`
+}
+
+// report writes the results and the report, if every row was asked.
+func (s *suite) report() {
+	count := map[string]int{}
+	for _, v := range s.verdicts {
+		count[v.Result]++
+	}
+	s.t.Logf("%s: %d pass, %d fail, %d different, %d not applicable", s.impl.name, count[pass], count[fail], count[different], count[absent])
+	if os.Getenv(reportEnv) != "1" || len(s.verdicts) != len(clauses()) {
+		return
+	}
+	mine := results{Name: s.impl.name, Version: os.Getenv("IMPL_VERSION"), Verdicts: s.verdicts}
+	b, err := json.MarshalIndent(mine, "", "  ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join("results", s.impl.name+".json"), append(b, '\n'), 0o644)
+	}
+	if err == nil {
+		err = render("results", "../../docs/conformance.md")
+	}
+	if err != nil {
+		s.t.Error(err)
+	}
+}
+
+// render writes the report of all results.
+func render(dir, to string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.json")) // sorted
+	if err != nil {
+		return err
+	}
+	var all []results
+	for _, f := range files {
+		var r results
+		b, err := os.ReadFile(f)
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+		all = append(all, r)
+	}
+	return os.WriteFile(to, []byte(markdown(all)), 0o644)
+}
+
+func markdown(all []results) string {
+	var b strings.Builder
+	b.WriteString(intro)
+	b.WriteString("| |")
+	for _, r := range all {
+		fmt.Fprintf(&b, " %s |", strings.TrimSpace(r.Name+" "+r.Version))
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(all)) + "\n")
+	for _, what := range []string{pass, fail, different, absent} {
+		fmt.Fprintf(&b, "| %s |", what)
+		for _, r := range all {
+			n := 0
+			for _, v := range r.Verdicts {
+				if v.Result == what {
+					n++
+				}
+			}
+			fmt.Fprintf(&b, " %d |", n)
+		}
+		b.WriteString("\n")
+	}
+	title := map[byte]string{'A': "Network CRD standard 1.3", 'B': "CNI 1.1.0 and its conventions"}
+	last := byte(0)
+	for _, c := range clauses() {
+		if c.row[0] != last {
+			last = c.row[0]
+			fmt.Fprintf(&b, "\n## %s\n\n| row | § | | clause |", title[last])
+			for _, r := range all {
+				fmt.Fprintf(&b, " %s |", r.Name)
+			}
+			b.WriteString(" why |\n|---|---|---|---|" + strings.Repeat("---|", len(all)) + "---|\n")
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |", c.row, cell(c.section), cell(c.keyword), cell(c.text))
+		var why []string
+		for _, r := range all {
+			v := r.Verdicts[c.row]
+			fmt.Fprintf(&b, " %s |", v.Result)
+			if v.Why != "" && !strings.HasSuffix(strings.Join(why, ""), v.Why) {
+				why = append(why, r.Name+": "+v.Why)
+			} else if v.Why != "" {
+				why[len(why)-1] = strings.Replace(why[len(why)-1], ":", ", "+r.Name+":", 1)
+			}
+		}
+		fmt.Fprintf(&b, " %s |\n", cell(strings.Join(why, "<br>")))
+	}
+	return b.String()
+}
+
+func cell(s string) string {
+	return strings.NewReplacer("|", "\\|", "\n", " ", "<nil>", "nil", "*", "\\*").Replace(s)
+}
+
+const intro = `# Conformance
+
+Every clause of the [Network Custom Resource Definition De-facto Standard](https://github.com/k8snetworkplumbingwg/multi-net-spec) 1.3
+(rows A) and of [CNI 1.1.0](https://www.cni.dev/docs/spec/), its conventions and its notes on upgrades (rows B), with what the built
+binaries do. ` + "`make conformance`" + ` asks every row again, of the binaries, with an API server, in network namespaces, and writes this
+page; [e2e/conformance](../e2e/conformance) has the tests, named by the row.
+
+- **pass**: the test of the row asserts the clause, and it holds.
+- **fail**: it does not.
+- **different**: it does not, and that is a decision; the reason is beside it.
+- **n/a**: the clause is about somebody else, or is a permission that nobody can fail.
+
+The same tests are put to another implementation's entry binary with ` + "`make conformance IMPL=/path/multus`" + `: same configurations,
+same API server, same plugins where it has none of its own (for those the reference plugins).
+
+`

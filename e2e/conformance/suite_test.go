@@ -1,0 +1,183 @@
+//go:build conformance
+
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/braid-cni/braid/e2e/cluster"
+	"github.com/braid-cni/braid/internal/nettest"
+)
+
+// What TestMain has built, for the process inside the node.
+const (
+	binEnv     = "BRAID_CONFORMANCE_BIN" // folder
+	kubeBinEnv = "BRAID_KUBEBIN"         // see hack/kubebin
+	implEnv    = "IMPL"                  // path of another implementation's entry binary
+	reportEnv  = "CONFORMANCE_REPORT"    // 1: write the results and the report
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if nettest.Inside() {
+		return nettest.Main(m)
+	}
+	bin, err := os.MkdirTemp("", "braid-conformance-")
+	if err == nil {
+		defer os.RemoveAll(bin)
+		err = build(bin)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	os.Setenv(binEnv, bin)
+	return nettest.Main(m)
+}
+
+// build puts into the folder braid, braidd and the recorder, and into plugins/ what is called by name: the reference
+// plugins, and Braid by the names of its own in their place.
+func build(bin string) error {
+	cmd := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...", "./recorder")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// An implementation is what is asked.
+type implementation struct {
+	name    string // of its results
+	entry   string // path of the meta-plugin
+	own     bool   // it is this project's: a row that fails fails the test
+	plugins bool   // it serves bridge, macvlan, ipvlan, host-local, static, dhcp and loopback itself
+	config  func(n *node, entry map[string]any)
+}
+
+func theImplementation() implementation {
+	if path := os.Getenv(implEnv); path != "" {
+		name := filepath.Base(path)
+		return implementation{name: name, entry: path, config: func(_ *node, entry map[string]any) {
+			entry["type"] = name
+			entry["logLevel"] = "error"
+		}}
+	}
+	return implementation{
+		name: "braid", entry: filepath.Join(os.Getenv(binEnv), "braid"), own: true, plugins: true,
+		config: func(n *node, entry map[string]any) {
+			entry["type"] = "braid"
+			entry["daemonSocket"] = filepath.Join(n.dir, "none.sock")
+			entry["policy"] = []any{map[string]any{"namespaces": []string{"*"}, "paths": []string{n.dir}}}
+		},
+	}
+}
+
+// interfacePlugins are those that Braid serves itself.
+var interfacePlugins = []string{"bridge", "macvlan", "ipvlan", "loopback", "host-local", "static", "dhcp"}
+
+// A suite is one run.
+type suite struct {
+	t         *testing.T
+	impl      implementation
+	bin       string
+	reference string // folder of the reference plugins
+
+	start      sync.Once
+	cluster    *cluster.Cluster
+	kubeconfig string
+	account    string
+
+	mu       sync.Mutex
+	verdicts map[string]verdict
+}
+
+// apiAddress is where nodes find the API server: each has a listener there that passes connections on.
+const apiAddress = "127.0.0.1:6443"
+
+// TestClauses asks every row.
+func TestClauses(t *testing.T) {
+	nettest.NeedRoot(t)
+	s := &suite{t: t, impl: theImplementation(), bin: os.Getenv(binEnv), verdicts: map[string]verdict{}}
+	s.reference = s.referencePlugins()
+	t.Cleanup(s.report)
+	all := clauses()
+	for _, id := range sortedRows() {
+		if !slices.ContainsFunc(all, func(c clause) bool { return c.row == id }) {
+			t.Errorf("row %s is not in clauses.tsv", id)
+		}
+	}
+	for _, c := range all {
+		t.Run(c.row, func(t *testing.T) {
+			t.Parallel()
+			r := &T{T: t, suite: s, id: c.row, verdict: verdict{Result: pass}}
+			t.Cleanup(func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				r.verdict.Why = stable(r.verdict.Why)
+				s.verdicts[c.row] = r.verdict
+			})
+			ask := tests[c.row]
+			if ask == nil {
+				r.Fatal("no test asks it")
+			}
+			ask(r)
+		})
+	}
+}
+
+// api starts the API server, once.
+func (s *suite) api() *cluster.Cluster {
+	s.start.Do(func() {
+		bin := os.Getenv(kubeBinEnv)
+		if bin == "" {
+			s.t.Fatalf("%s is not set: run `make conformance`", kubeBinEnv)
+		}
+		c := cluster.Start(s.t, bin)
+		c.Apply("../../deploy/crd.yaml")
+		c.Apply("../../deploy/rbac.yaml")
+		if s.impl.own {
+			s.kubeconfig = c.Kubeconfig("kube-system", "braid", "https://"+apiAddress)
+		} else {
+			s.kubeconfig, _ = c.ClientKubeconfig(s.impl.name, "system:masters", "https://"+apiAddress)
+		}
+		s.cluster = c
+	})
+	return s.cluster
+}
+
+// forward passes connections of a node on to an address of the machine's own loopback, until the listener is closed.
+func forward(l net.Listener, to string) {
+	for {
+		from, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer from.Close()
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			go func() {
+				_, _ = io.Copy(server, from) // a connection that breaks is closed, that is all
+				_ = server.(*net.TCPConn).CloseWrite()
+			}()
+			_, _ = io.Copy(from, server)
+		}()
+	}
+}
+
+// host returns host:port of a URL.
+func host(url string) string { return strings.TrimPrefix(url, "https://") }
