@@ -96,7 +96,6 @@ type suite struct {
 	start      sync.Once
 	cluster    *cluster.Cluster
 	kubeconfig string
-	account    string
 
 	mu       sync.Mutex
 	verdicts map[string]verdict
@@ -146,11 +145,15 @@ func (s *suite) api() *cluster.Cluster {
 		c := cluster.Start(s.t, bin)
 		c.Apply("../../deploy/crd.yaml")
 		c.Apply("../../deploy/rbac.yaml")
-		if s.impl.own {
-			s.kubeconfig = c.Kubeconfig("kube-system", "braid", "https://"+apiAddress)
-		} else {
-			s.kubeconfig, _ = c.ClientKubeconfig(s.impl.name, "system:masters", "https://"+apiAddress)
+		if !s.impl.own { // its rights are not what is asked about
+			c.Create(dict{"kind": "ServiceAccount", "metadata": dict{"namespace": "kube-system", "name": s.impl.name}})
+			c.Create(dict{
+				"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": dict{"name": s.impl.name},
+				"roleRef":  dict{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+				"subjects": []any{dict{"kind": "ServiceAccount", "namespace": "kube-system", "name": s.impl.name}},
+			})
 		}
+		s.kubeconfig = c.Kubeconfig("kube-system", s.impl.name, "https://"+apiAddress)
 		s.cluster = c
 	})
 	return s.cluster
