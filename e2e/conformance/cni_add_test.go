@@ -89,8 +89,9 @@ var _ = row("B144", func(t *T) {
 
 var _ = row("B37", func(t *T) {
 	n := bridged(t)
+	alone := n.container().add() // before the node has an API server
 	n.nad("net", hostLocalBridge)
-	for _, o := range []*outcome{n.container().add(), n.pod("net").add()} {
+	for _, o := range []*outcome{alone, n.pod("net").add()} {
 		if count := o.ok().documents(); count != 1 {
 			t.Errorf("standard output is not one document: %s", o.stdout)
 		}
@@ -227,6 +228,7 @@ var _ = row("B46", func(t *T) {
 		}
 	}
 	// And without all of it, and without what the implementation keeps.
+	n = bridged(t)
 	p := n.container()
 	p.add().ok()
 	p.ns.Remove(t)
