@@ -104,6 +104,7 @@ var _ = row("B37", func(t *T) {
 var _ = row("B39", func(t *T) {
 	n := bridged(t)
 	n.nad("net", hostLocalBridge)
+	n.works()
 	for _, name := range []string{"eth0", "uplink0"} {
 		p := n.pod("net@uplink0")
 		there := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer0"}
@@ -122,6 +123,7 @@ var _ = row("B40", func(t *T) {
 	n := bridged(t)
 	p := n.container()
 	first := p.add().ok()
+	t.want("links of the pod", p.ns.Links(t), `["eth0"]`)
 	if second := p.add(); second.exit != 0 {
 		second.failed()
 	} else {

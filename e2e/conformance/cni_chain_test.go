@@ -170,6 +170,7 @@ var _ = row("B100", func(t *T) {
 	p := n.container()
 	p.add().ok()
 	p.del().ok()
+	n.one("rec-cluster", "DEL")
 	for _, c := range n.calls() {
 		if !slices.Contains(filepath.SplitList(c.Env["CNI_PATH"]), n.bin) {
 			t.Errorf("CNI_PATH of %s: %q", c.Command, c.Env["CNI_PATH"])
@@ -179,6 +180,7 @@ var _ = row("B100", func(t *T) {
 
 var _ = row("B101", func(t *T) {
 	n := t.Node()
+	n.works()
 	n.main(`{"cniVersion": "1.1.0", "name": "cluster", "plugins": [{"type": "rec-a"}, {"type": "nowhere"}]}`)
 	p := n.container()
 	if e := p.add().failed(); !strings.Contains(e.text(), "nowhere") {
@@ -303,6 +305,7 @@ var _ = row("B117", func(t *T) {
 var _ = row("B118", func(t *T) {
 	n := t.Node()
 	n.nad("net", rec("rec-a", `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "forged0"}]}`))
+	n.works()
 	if o := n.pod("net").add(); o.exit != 0 {
 		o.failed()
 	} else if prev := n.one("rec-a").conf()["prevResult"]; prev != nil {
@@ -317,6 +320,7 @@ var _ = row("B119", func(t *T) {
 	p.add().ok()
 	p.check().ok()
 	p.del().ok()
+	n.one("rec-cluster", "ADD")
 	for _, c := range n.calls() {
 		if value, found := c.conf()["capabilities"]; found {
 			t.Errorf("capabilities at %s: %s", c.Command, text(value))
@@ -330,6 +334,7 @@ var _ = row("B121", func(t *T) {
 	p := n.pod("net")
 	p.add().ok()
 	p.del().ok()
+	n.one("rec-a", "DEL")
 	for _, c := range n.calls("rec-a") {
 		wantOdd(t, c)
 		t.want("example.org/key", c.conf()["example.org/key"], `{"a":1}`)

@@ -76,6 +76,7 @@ var badNames = []string{"-a", "a b", "a/b", "../a", ".a", "a:b"}
 
 var _ = row("B4", func(t *T) {
 	n := t.Node()
+	n.works()
 	for i, name := range append(badNames, "") {
 		if name != "" { // an absent one is filled in
 			nad := fmt.Sprint("net", i)
@@ -94,6 +95,7 @@ var _ = row("B4", func(t *T) {
 var _ = row("B5", func(t *T) {
 	n := t.Node()
 	n.nad("net", rec("rec-a", `"name": "../../escaped"`))
+	n.works()
 	p := n.pod("net")
 	p.add().failed()
 	p.del()
@@ -160,7 +162,9 @@ var _ = row("B9", func(t *T) {
 })
 
 var _ = row("B10", func(t *T) {
-	n := folders(t, `{"cniVersion": "1.1.0", "name": "main", "loadOnlyInlinedPlugins": true}`, "main")
+	n := folders(t, fmt.Sprintf(mainList, ""), "main")
+	n.pod("").add().ok()
+	n = folders(t, `{"cniVersion": "1.1.0", "name": "main", "loadOnlyInlinedPlugins": true}`, "main")
 	n.pod("").add().failed()
 	n.wantTrace("")
 })
@@ -181,6 +185,7 @@ var _ = row("B12", func(t *T) {
 var _ = row("B13", func(t *T) {
 	for _, bad := range []string{`{`, `{"mode": "x"}`} {
 		n := folders(t, fmt.Sprintf(mainList, ""), "main")
+		n.pod("").add().ok()
 		n.write("main/main/55-bad.conf", bad)
 		n.pod("").add().failed()
 	}
@@ -231,6 +236,8 @@ var _ = row("B15", func(t *T) {
 	n := t.Node()
 	outside := filepath.Join(n.dir, "outside")
 	n.must(os.Symlink(filepath.Join(t.suite.bin, "recorder"), outside))
+	n.api()
+	n.works()
 	for i, plugin := range []string{"../outside", "./rec-a", outside, "", ".."} {
 		nad := fmt.Sprint("net", i)
 		n.nad(nad, rec(plugin))
@@ -245,6 +252,7 @@ var _ = row("B16", func(t *T) {
 	n := t.Node()
 	n.nad("net", rec("rec-a", `"capabilities": {"mac": true, "ips": true}`, `"runtimeConfig": {"mac": "02:00:00:00:00:66"}`,
 		`"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "forged0"}]}`, `"cni.dev/forged": 1`))
+	n.works()
 	p := n.pod("net")
 	if o := p.add(); o.exit != 0 {
 		o.failed()

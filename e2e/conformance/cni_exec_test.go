@@ -100,6 +100,7 @@ var _ = row("B29", func(t *T) {
 
 var _ = row("B30", func(t *T) {
 	n := t.Node()
+	n.works()
 	for _, name := range []string{"", "sixteen-letters-", ".", "..", "a/b", "a:b", "a b"} {
 		p := n.container()
 		p.ifName = name
@@ -145,6 +146,7 @@ var _ = row("B33", func(t *T) {
 
 var _ = row("B34", func(t *T) {
 	n := t.Node()
+	n.works()
 	for _, reply := range []string{`{"error": {"code": 123, "msg": "no"}}`, `{"exit": 3}`, `{"print": "garbage"}`, `{"exit": 2, "stderr": "boom"}`} {
 		n.script("rec-cluster", `{"ADD": `+reply+`}`)
 		if e := n.container().add().failed(); e.Code == 0 || e.Msg == "" {

@@ -33,17 +33,20 @@ var _ = row("B67", func(t *T) {
 	n := t.Node()
 	n.api()
 	n.global("STATUS").ok()
+	n.one("rec-cluster", "STATUS")
 	n.pod("").add().ok() // it was ready indeed
 })
 
 var _ = row("B68", func(t *T) {
 	n := t.Node()
+	n.global("STATUS").ok()
 	n.script("rec-cluster", statusFails(50))
 	n.global("STATUS").failed()
 })
 
 var _ = row("B69", func(t *T) {
 	n := t.Node()
+	n.global("STATUS").ok()
 	n.script("rec-cluster", statusFails(50))
 	n.global("STATUS").failed()
 	if t.suite.impl.plugins {
@@ -109,6 +112,7 @@ var _ = row("B75", func(t *T) {
 
 var _ = row("B76", func(t *T) {
 	n := t.Node()
+	n.global("STATUS").ok()
 	n.script("rec-cluster", statusFails(123))
 	n.global("STATUS").failed()
 	if t.suite.impl.plugins {

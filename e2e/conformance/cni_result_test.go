@@ -195,6 +195,7 @@ var _ = row("B151", func(t *T) {
 	n.script("rec-a", `{"ADD": {"exit": 3}}`)
 	n.nad("net", rec("rec-a"))
 	n.nad("bad", `{`)
+	n.works()
 	for _, networks := range []string{"net", "bad", "nowhere", "a/b/c", `[{"name": "net", "ips": ["x"]}]`} {
 		if e := n.pod(networks).add().failed(); e.Code < 100 && !slices.Contains([]uint{1, 2, 3, 4, 5, 6, 7, 11, 50, 51}, e.Code) {
 			t.Errorf("code %d, which is neither in the table nor 100 or more: %s", e.Code, e.Msg)
@@ -232,7 +233,9 @@ var _ = row("B153", func(t *T) {
 var _ = row("B154", func(t *T) {
 	n, p := threeNetworks(t)
 	n.script("rec-b", `{"ADD": {"exit": 1}}`)
-	if e := p.add().failed(); e.Code == types.ErrUnknownContainer {
+	e := p.add().failed()
+	n.one("rec-a", "ADD")
+	if e.Code == types.ErrUnknownContainer {
 		t.Error("code 3 after networks were attached: the runtime would not clean up")
 	}
 })
@@ -258,6 +261,7 @@ var _ = row("B157", func(t *T) {
 
 var _ = row("B158", func(t *T) {
 	n := t.Node()
+	n.works()
 	n.keys["name"] = nil
 	n.container().add().fails(types.ErrInvalidNetworkConfig)
 	n.keys["name"] = "pods"

@@ -44,6 +44,7 @@ var _ = row("A18", func(t *T) {
 	for _, name := range []string{"net", "null", "5", "true"} {
 		n.nad(name, rec("rec-a"))
 	}
+	n.works()
 	for _, value := range []string{`{"name": "net"}`, `"net"`, `["net"]`, `[{"name": "net"}`, `[{"name": "net"}] x`} {
 		if o := n.pod(value).add(); o.exit == 0 && len(n.calls("rec-a")) > 0 {
 			t.Errorf("accepted: %s", value)
@@ -163,6 +164,7 @@ var _ = row("A26", func(t *T) {
 var _ = row("A27", func(t *T) {
 	n := t.Node()
 	n.nad("net", rec("rec-a"))
+	n.works()
 	for _, bad := range []string{`[{}]`, `[{"name": ""}]`, `[null]`, `[{"name": 5}]`, `[{"name": null}]`, `[{"namespace": "$NS"}]`} {
 		n.pod(bad).add().failed()
 	}
@@ -208,6 +210,8 @@ const (
 func invalid(t *T, judge func(keys, became string), elements ...string) {
 	n := t.Node()
 	n.nad("net", allCapabilities)
+	n.pod(`[{"name": "net"}]`).add().ok()
+	n.one("rec-a", "ADD") // without those keys it works
 	for _, keys := range elements {
 		n.forget()
 		p := n.pod(`[{"name": "net", ` + keys + `}]`)
@@ -338,6 +342,9 @@ func init() {
 		ask := func(t *T, config string) {
 			n := t.Node()
 			n.nad("net", config)
+			n.pod("net").add().ok()
+			n.one("rec-a", "ADD") // it works as long as nothing is asked
+			n.forget()
 			p := n.pod(`[{"name": "net", "` + c.key + `": ` + c.value + `}]`)
 			p.add().failed()
 			if added := n.calls("rec-a", "ADD"); len(added) > 0 {
@@ -374,6 +381,7 @@ var _ = row("A46", func(t *T) {
 	n := t.Node()
 	n.keys["delegates"] = []any{rawJSON(`{"cniVersion": "1.1.0", "name": "cluster", "type": "bridge", "bridge": "br1"}`)}
 	n.nad("net", hostLocalBridge)
+	n.works()
 	for _, networks := range []string{`[{"name": "net", "interface": "dup0"}, {"name": "net", "interface": "dup0"}]`, `[{"name": "net", "interface": "eth0"}]`} {
 		p := n.pod(networks)
 		p.add().failed()
@@ -482,6 +490,7 @@ func unsupported(keys string) func(*T) {
 	return func(t *T) {
 		n := t.Node()
 		n.nad("net", hostLocalBridge)
+		n.pod("net").add().ok() // without those keys it works
 		p := n.pod(`[{"name": "net", ` + keys + `}]`)
 		p.add().failed()
 		t.want("links of the pod", p.ns.Links(t), "[]")
@@ -564,6 +573,7 @@ var twice = []string{
 
 var _ = row("A74", func(t *T) {
 	n := routed(t)
+	n.pod(`[{"name": "gw", "default-route": ["10.20.0.1"]}, {"name": "gw2"}]`).add().ok()
 	for _, networks := range twice {
 		if p := n.pod(networks); p.add().exit == 0 && len(p.ns.Links(t)) > 1 {
 			t.Errorf("accepted: %s", networks)
@@ -573,6 +583,7 @@ var _ = row("A74", func(t *T) {
 
 var _ = row("A77", func(t *T) {
 	n := routed(t)
+	n.pod(`[{"name": "gw", "default-route": ["10.20.0.1"]}, {"name": "gw2"}]`).add().ok()
 	for _, networks := range twice {
 		p := n.pod(networks)
 		if o := p.add(); o.exit != 0 {

@@ -71,6 +71,8 @@ func init() {
 
 var _ = row("A4", func(t *T) {
 	n := t.Node()
+	n.api()
+	n.works()
 	n.nad("a.b", rec("rec-a")) // the API server allows a subdomain
 	for _, name := range []string{"Net_A", "-a", "a-"} {
 		for _, networks := range []string{name, `[{"name": "` + name + `"}]`} {
@@ -178,6 +180,7 @@ var _ = row("A10", func(t *T) {
 var _ = row("A11", func(t *T) {
 	n := onDisk(t, "other.conf", `{"cniVersion": "1.1.0", "name": "other", "type": "rec-b"}`)
 	n.nad("later", rec("rec-a"))
+	n.works()
 	e := n.pod("net,later").add().failed()
 	if !strings.Contains(e.text(), "net") {
 		t.Errorf("the error does not name the network: %s", e.text())
@@ -189,6 +192,8 @@ var _ = row("A11", func(t *T) {
 
 var _ = row("A12", func(t *T) {
 	n := t.Node()
+	n.api()
+	n.works()
 	if e := n.pod("nowhere").add().failed(); !strings.Contains(e.text(), "nowhere") {
 		t.Errorf("the error does not name the network: %s", e.text())
 	}

@@ -200,6 +200,7 @@ var _ = row("A139", func(t *T) {
 	p := n.pod("net")
 	p.add().ok()
 	p.del().ok()
+	n.one("rec-b", "ADD")
 	for _, c := range append(n.calls("rec-a"), n.calls("rec-b")...) {
 		t.want("name and cniVersion at "+c.Command+" of "+c.Type, []any{c.conf()["name"], c.conf()["cniVersion"]}, `["network","0.4.0"]`)
 	}
@@ -219,6 +220,7 @@ var _ = row("A141", func(t *T) {
 	n, p := threeNetworks(t)
 	n.script("rec-b", failing)
 	p.add().failed()
+	n.one("rec-a", "ADD")
 	if called := n.calls("rec-c", "ADD"); len(called) > 0 {
 		t.Errorf("the network after the failure was attempted: %s", trace(called))
 	}
@@ -329,6 +331,7 @@ var _ = row("A148", func(t *T) {
 var _ = row("A150", func(t *T) {
 	n := t.Node()
 	n.nad("main", rec("rec-a"))
+	n.works()
 	p := n.podIn(n.namespace, dict{"v1.multus-cni.io/default-network": `[{"name": "main", "namespace": "$NS", "ipam-claim-reference": "claim"}]`})
 	if o := p.add(); o.exit != 0 {
 		o.failed()

@@ -338,6 +338,9 @@ func (p *pod) add() *outcome {
 	for attempt := 1; ; attempt++ {
 		before := len(p.calls())
 		o := p.call("ADD")
+		if o.exit == 0 && len(p.calls()) == before && len(p.ns.Links(p)) == 0 {
+			p.Errorf("ADD: exit code 0, and nothing was attached")
+		}
 		if p.suite.impl.own || attempt == 5 || len(p.calls()) > before || !strings.Contains(o.stdout, "error waiting for pod") ||
 			!strings.Contains(o.stdout, "deadline exceeded") {
 			return o
@@ -347,6 +350,18 @@ func (p *pod) add() *outcome {
 
 func (p *pod) del() *outcome   { p.Helper(); return p.call("DEL") }
 func (p *pod) check() *outcome { p.Helper(); return p.call("CHECK") }
+
+// works is for rows about what must fail: a plain pod does not.
+func (n *node) works() {
+	n.Helper()
+	p := n.container()
+	if n.usesAPI {
+		p = n.pod("")
+	}
+	p.add().ok()
+	p.del().ok()
+	n.forget()
+}
 
 // with is env with some variables changed; "-" removes one.
 func with(env map[string]string, changes ...string) map[string]string {

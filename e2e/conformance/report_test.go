@@ -5,8 +5,10 @@ package conformance
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -19,11 +21,14 @@ type results struct {
 
 // report writes the results and the report, if every row was asked.
 func (s *suite) report() {
-	count := map[string]int{}
-	for _, v := range s.verdicts {
-		count[v.Result]++
+	rows := map[string][]string{}
+	for _, row := range slices.SortedFunc(maps.Keys(s.verdicts), compareRows) {
+		result := s.verdicts[row].Result
+		rows[result] = append(rows[result], row)
 	}
-	s.t.Logf("%s: %d pass, %d fail, %d different, %d not applicable", s.impl.name, count[pass], count[fail], count[different], count[absent])
+	for _, result := range []string{pass, fail, different, absent} {
+		s.t.Logf("%s: %3d %-9s %s", s.impl.name, len(rows[result]), result, strings.Join(rows[result], " "))
+	}
 	if os.Getenv(reportEnv) != "1" || len(s.verdicts) != len(clauses()) {
 		return
 	}
