@@ -56,7 +56,11 @@ func chained(t *T) *pod {
 var _ = row("B36", func(t *T) {
 	p := chained(t)
 	before := p.ns.Link(t, "eth0").Attrs().Index
-	p.add().ok()
+	if o := p.add(); o.exit != 0 && !t.suite.impl.own {
+		t.NotApplicable("it makes the interfaces, which is the clause before, and adjusts none")
+	} else {
+		o.ok()
+	}
 	if after := p.ns.Link(t, "eth0").Attrs().Index; after != before {
 		t.Errorf("eth0 was made again: index %d, was %d", after, before)
 	}
@@ -74,6 +78,9 @@ func keepsPrevResult(t *T) {
 	}
 	if len(r.IPs) < 1 || r.IPs[0].Address.String() != "10.50.0.7/24" || r.IPs[0].Interface == nil || *r.IPs[0].Interface != 1 {
 		t.Errorf("addresses of prevResult are not in the result: %s", text(r))
+	}
+	if len(r.Interfaces) < 3 || len(r.IPs) < 2 {
+		t.Errorf("the network that was added is not in the result: %s", text(r))
 	}
 }
 

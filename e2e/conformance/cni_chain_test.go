@@ -29,7 +29,7 @@ func parallel(n *node, count int, add func(p *pod) *outcome) (found []*outcome) 
 	return found
 }
 
-// different addresses of results.
+// wantDifferent addresses in results.
 func wantDifferent(t *T, outcomes []*outcome) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -59,7 +59,10 @@ func overlap(calls []call, which func(a, b call) bool) string {
 var _ = row("B91", func(t *T) {
 	n := bridged(t)
 	wantDifferent(t, parallel(n, 6, (*pod).add))
-	// ADD and DEL of one container are not run at the same time.
+	if !t.suite.impl.own {
+		return
+	}
+	// More than the clause: a runtime that does not wait for an ADD is made to.
 	n = t.Node()
 	n.script("rec-cluster", `{"ADD": {"sleepMS": 600}, "DEL": {"sleepMS": 100}}`)
 	p := n.container()
@@ -108,6 +111,9 @@ var _ = row("B93", exclusive)
 
 // exclusive: GC runs alone.
 func exclusive(t *T) {
+	if !t.suite.impl.own {
+		t.NotApplicable("the container runtime sees to it; Braid does too, and only that can be asked of a plugin")
+	}
 	n := t.Node()
 	n.container().add().ok()
 	n.forget()
@@ -182,13 +188,8 @@ var _ = row("B101", func(t *T) {
 	n := t.Node()
 	n.works()
 	n.main(`{"cniVersion": "1.1.0", "name": "cluster", "plugins": [{"type": "rec-a"}, {"type": "nowhere"}]}`)
-	p := n.container()
-	if e := p.add().failed(); !strings.Contains(e.text(), "nowhere") {
+	if e := n.container().add().failed(); !strings.Contains(e.text(), "nowhere") {
 		t.Errorf("the error does not name the plugin: %s", e.text())
-	}
-	p.del()
-	if added, deleted := n.calls("rec-a", "ADD"), n.calls("rec-a", "DEL"); len(added) > len(deleted) {
-		t.Errorf("attached and not detached: %s", trace(n.calls()))
 	}
 })
 

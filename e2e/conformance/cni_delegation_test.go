@@ -50,7 +50,7 @@ var _ = row("B128", func(t *T) {
 	n.keys["binDir"] = first
 	n.path = strings.Join([]string{"/nonexistent", first, n.bin}, string(filepath.ListSeparator))
 	n.main(`{"cniVersion": "1.1.0", "name": "cluster", "type": "rec-twice"}`)
-	n.container().add().ok()
+	n.container().call("ADD").ok()
 	if _, err := os.Stat(filepath.Join(first, "calls.jsonl")); err != nil || len(n.calls("rec-twice")) > 0 {
 		t.Errorf("the plugin in the first folder was not called: %v", err)
 	}

@@ -92,7 +92,6 @@ var _ = row("B29", func(t *T) {
 	p.exec(t.suite.impl.entry, with(p.env("ADD"), "CNI_NETNS", "-"), p.entry()).fails(types.ErrInvalidEnvironmentVariables)
 	p.exec(t.suite.impl.entry, with(p.env("ADD"), "CNI_NETNS", "/nonexistent/ns"), p.entry()).failed()
 	p.exec(t.suite.impl.entry, with(p.env("DEL"), "CNI_NETNS", "/nonexistent/ns"), p.entry()).ok()
-	p.exec(t.suite.impl.entry, with(p.env("ADD"), "CNI_NETNS", "/proc/self/ns/net"), p.entry()).failed()
 	if added, deleted := n.calls("ADD"), n.calls("DEL"); len(added) > len(deleted) {
 		t.Errorf("attached and not detached: %s", trace(n.calls()))
 	}
@@ -125,7 +124,7 @@ var _ = row("B32", func(t *T) {
 	n.must(os.Symlink(filepath.Join(t.suite.bin, "recorder"), filepath.Join(second, "rec-second")))
 	n.main(`{"cniVersion": "1.1.0", "name": "cluster", "type": "rec-second"}`)
 	n.path = n.bin + string(filepath.ListSeparator) + second
-	n.container().add().ok()
+	n.container().call("ADD").ok()
 	if _, err := os.Stat(filepath.Join(second, "calls.jsonl")); err != nil {
 		t.Errorf("the plugin in the second folder was not called: %v", err)
 	}

@@ -184,9 +184,9 @@ var _ = row("B149", func(t *T) {
 var _ = row("B150", func(t *T) {
 	n := t.Node()
 	n.script("rec-cluster", `{"ADD": {"error": {"cniVersion": "1.1.0", "code": 123, "msg": "no room left", "details": "shelf 5"}}}`)
-	e := n.container().add().fails(123)
-	if !strings.Contains(e.text(), "no room left") || !strings.Contains(e.text(), "shelf 5") {
-		t.Errorf("message and details: %q, %q", e.Msg, e.Details)
+	e := n.container().add().failed()
+	if e.Code == 0 || !strings.Contains(e.text(), "no room left") || !strings.Contains(e.text(), "shelf 5") {
+		t.Errorf("code %d, message and details: %q, %q", e.Code, e.Msg, e.Details)
 	}
 })
 

@@ -84,7 +84,7 @@ var _ = row("A95", func(t *T) {
 
 var _ = row("A96", func(t *T) {
 	n := t.Node()
-	n.script("rec-b", `{"ADD": {"result": `+several+`}}`)
+	n.script("rec-b", `{"ADD": {"result": `+full+`}}`)
 	for _, name := range []string{"a", "b", "c"} {
 		n.nad(name, rec("rec-"+name))
 	}

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,8 @@ import (
 const (
 	binEnv     = "BRAID_CONFORMANCE_BIN" // folder
 	kubeBinEnv = "BRAID_KUBEBIN"         // see hack/kubebin
-	implEnv    = "IMPL"                  // path of another implementation's entry binary
+	implEnv    = "IMPL"                  // another implementation: the path of its entry binary, or the name of a peer
+	versionEnv = "IMPL_VERSION"          // for the report
 	reportEnv  = "CONFORMANCE_REPORT"    // 1: write the results and the report
 )
 
@@ -45,15 +47,57 @@ func run(m *testing.M) int {
 	return nettest.Main(m)
 }
 
-// build puts into the folder braid, braidd and the recorder, and into plugins/ what is called by name: the reference
-// plugins, and Braid by the names of its own in their place.
+// peers can be built here: name, nested module, package below that of the peer's module.
+var peers = map[string]struct{ dir, module, command string }{
+	"multus": {"../../bench/multus", "gopkg.in/k8snetworkplumbingwg/multus-cni.v4", "cmd/multus"},
+}
+
+// impostors are implementations that try the tests: one agrees to everything and does nothing, one refuses everything. A
+// row that one of them passes shows nothing, but for the few listed.
+var impostors = map[string]struct {
+	replies string
+	passes  []string
+}{
+	"yes": {`{}`, []string{"B78", "B79", "B144"}}, // it answers VERSION, and hands prevResult on
+	"no": {`{"ADD": {"error": ` + no + `}, "DEL": {"error": ` + no + `}, "CHECK": {"error": ` + no + `}, "GC": {"error": ` + no + `},
+		"STATUS": {"error": ` + no + `}, "VERSION": {"error": ` + no + `}}`, nil},
+}
+
+const no = `{"cniVersion": "1.1.0", "code": 7, "msg": "no"}`
+
+// build puts braid, braidd, the recorder and the peer into the folder.
 func build(bin string) error {
-	cmd := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...", "./recorder")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	if _, err := goCommand(".", "build", "-o", bin+"/", "../../cmd/...", "./recorder"); err != nil {
+		return err
 	}
-	return nil
+	name := os.Getenv(implEnv)
+	path := filepath.Join(bin, name)
+	if impostor, ok := impostors[name]; ok {
+		os.Setenv(implEnv, path)
+		return errors.Join(os.Symlink("recorder", path), os.WriteFile(path+".json", []byte(impostor.replies), 0o600))
+	}
+	peer, ok := peers[name]
+	if !ok {
+		return nil
+	}
+	version, err := goCommand(peer.dir, "list", "-m", "-f", "{{.Version}}", peer.module)
+	if err == nil {
+		_, err = goCommand(peer.dir, "build", "-o", path, peer.module+"/"+peer.command)
+	}
+	os.Setenv(implEnv, path)
+	os.Setenv(versionEnv, version)
+	return err
+}
+
+func goCommand(dir string, args ...string) (output string, err error) {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // An implementation is what is asked.
@@ -106,7 +150,7 @@ const apiAddress = "127.0.0.1:6443"
 
 // TestClauses asks every row.
 func TestClauses(t *testing.T) {
-	nettest.NeedRoot(t)
+	nettest.LeakCheck(t)
 	s := &suite{t: t, impl: theImplementation(), bin: os.Getenv(binEnv), verdicts: map[string]verdict{}}
 	s.reference = s.referencePlugins()
 	t.Cleanup(s.report)

@@ -112,7 +112,9 @@ var changing = []struct {
 	{regexp.MustCompile(`/\S*/(TestClauses|braid-conformance)[^/\s]*/\S*?([^/\s"']*)(["'\s,:;)]|$)`), "…/$2$3"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}`), "UID"},
 	{regexp.MustCompile(`net:\[\d+\]`), "net:[N]"},
-	{regexp.MustCompile(`\b(0x)?[0-9a-f]{9,}\b`), "N"},
+	{regexp.MustCompile(`\bc[0-9a-f]{8}\b`), "CONTAINER"},
+	{regexp.MustCompile(`\bpod-[0-9a-f]{8}\b`), "POD"},
+	{regexp.MustCompile(`\b0x[0-9a-f]+\b`), "0xN"},
 	{regexp.MustCompile(`nic[0-9a-f]{8}`), "nic"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z?`), "TIME"},
 }
