@@ -34,7 +34,31 @@ test: ## unit tests, conformance suite and end-to-end tests in namespaces (root)
 .PHONY: test-cluster
 test-cluster: ## end-to-end tests against a real kube-apiserver and etcd, built if absent (root)
 	@hack/setup test
-	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin go test -count=1 -tags cluster -run Cluster ./e2e/... ./kube
+	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin go test -count=1 -tags cluster -run Cluster ./e2e ./e2e/cluster ./kube/... ./deploy
+
+.PHONY: test-node
+test-node: ## pods on a real node: kubelet, containerd and runc in namespaces; BRAID_CONTAINERD=2 for containerd 2.x (root)
+	@hack/setup test
+	@kube=$$(hack/kubebin node) && node=$$(hack/nodebin) && set -x && \
+	  BRAID_KUBEBIN=$$kube BRAID_NODEBIN=$$node go test -count=1 -timeout 30m -tags node ./e2e/node
+
+.PHONY: test-clients
+test-clients: build ## other runtimes' CNI clients: CRI-O's and containerd's drivers, cnitool, podman, nerdctl (root)
+	@hack/setup test
+	@programs=$$(e2e/clients/setup) && set -x && BRAID_BIN=$(CURDIR)/bin BRAID_CLIENTS=$$programs go test -C e2e/clients -count=1 .
+
+.PHONY: test-deploy
+test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them
+	@promtool=$$(hack/promtool) && set -x && BRAID_PROMTOOL=$$promtool go test -count=1 -tags deploy ./deploy ./node/metrics
+	go test -C hack/tools/image -count=1 .
+
+.PHONY: manifests
+manifests: ## render deploy/*.yaml from deploy/chart
+	@hack/manifests
+
+.PHONY: image
+image: ## the image as an OCI archive, bin/braid-image.tar, for `ctr -n k8s.io images import`
+	@hack/image $(VERSION)
 
 .PHONY: test-vm
 test-vm: ## tests of the plugins on a kernel that has every device type, built if absent (root)
@@ -53,8 +77,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster ./...
+	go vet -tags cluster,node,deploy ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 

@@ -127,8 +127,7 @@ func difference(after, before map[string]int) map[string]int {
 
 // An execWatch counts the programs that are executed from the folders of the peers.
 type execWatch struct {
-	fd   int
-	seen int
+	fd int
 }
 
 // watchExecs asks the kernel to tell of them: no program has to be wrapped or traced, so nothing changes for it.

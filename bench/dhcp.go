@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/ipam/dhcp/lease"
 )
 
 // dhcp: a pod with n networks of one LAN, each of which has its address from a DHCP server there. The server is on the
@@ -30,9 +32,11 @@ func (b *bench) dhcp(counts []int, rounds int) {
 			"--dhcp-leasefile="+filepath.Join(b.t.dir, "dnsmasq.leases"), "--pid-file="+filepath.Join(b.t.dir, "dnsmasq.pid"),
 			"--dhcp-range=192.0.2.50,192.0.2.250,255.255.255.0,1h")
 	})
-	keeperSocket := "/run/cni/braid-dhcp.sock"
-	keeper := startDaemon(b.t, "braidd-dhcp", nil, filepath.Join(b.bin, "braid", "braidd"), "dhcp", "--socket", keeperSocket)
-	keeper.until(b.t, "braidd dhcp serves its socket", func() bool { return isSocket(keeperSocket) })
+	// Braid's keeper serves the socket that its configurations mean; it is a part of the daemon where there is one.
+	if !contains(b.results.Peers, braidDaemonPeer) {
+		keeper := startDaemon(b.t, "braidd-dhcp", nil, filepath.Join(b.bin, "braid", "braidd"), "dhcp")
+		keeper.until(b.t, "braidd dhcp serves its socket", func() bool { return isSocket(lease.DefaultSocket) })
+	}
 	refSocket := "/run/cni/reference-dhcp.sock"
 	reference := startDaemon(b.t, "reference-dhcp", nil, filepath.Join(b.bin, "reference", "dhcp"), "daemon", "-socketpath", refSocket)
 	reference.until(b.t, "the reference dhcp daemon serves its socket", func() bool { return isSocket(refSocket) })
@@ -40,15 +44,13 @@ func (b *bench) dhcp(counts []int, rounds int) {
 		b.t.Logf("dhcp: %d networks", n)
 		var turns []turn
 		for _, p := range b.local(thinPeer, thickPeer, referencePeer, braidPeer, braidDaemonPeer, standalonePeer) {
-			socket := keeperSocket
+			socket := ""
 			if p.name == referencePeer || p.name == thinPeer || p.name == thickPeer {
-				socket = refSocket
-			} else if p.name == braidDaemonPeer {
-				socket = "/run/cni/braidd-dhcp.sock"
+				socket = fmt.Sprintf(`, "daemonSocketPath": %q`, refSocket)
 			}
 			config := func(k int) string {
 				return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "dhcp%d-%d", "type": "macvlan", "master": "nic1", "mode": "bridge",
-					"ipam": {"type": "dhcp", "daemonSocketPath": %q}}`, p.number, k, socket)
+					"ipam": {"type": "dhcp"%s}}`, p.number, k, socket)
 			}
 			if p.meta {
 				turns = append(turns, b.dhcpPod(p, n, config))

@@ -66,11 +66,11 @@ func main() {
 }
 
 type options struct {
-	quick, report        bool
-	rounds               int
-	only, peers          string
-	results, docs        string
-	top, dir, kubebinDir string
+	quick, report bool
+	rounds        int
+	only, peers   string
+	results, docs string
+	top, dir      string
 }
 
 // run builds everything with the machine's own network, since modules may have to be downloaded, and then starts itself
@@ -179,7 +179,7 @@ var sections = []section{
 				if quick && (n > 1 || kind == "bridge") {
 					peers = b.local(braidPeer, braidDaemonPeer, floorPeer)
 				}
-				b.latency("latency", place{kind: kind, dual: true, n: n}, n, rounds(3, 15), peers)
+				b.latency("latency", place{kind: kind, dual: true, n: n}, n, rounds(2, 7), peers)
 			}
 		}
 	}},

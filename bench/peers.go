@@ -124,7 +124,7 @@ func (b *bench) startBraidd(bin, cniDir string) *daemon {
 		return nil
 	}
 	d := startDaemon(b.t, "braidd", []string{"NODE_NAME=" + nodeName}, program, "daemon", "--kubeconfig", b.kubeconfig,
-		"--cni-dir", cniDir, "--dhcp-socket", "/run/cni/braidd-dhcp.sock", "--log-level", "error")
+		"--cni-dir", cniDir, "--log-level", "error")
 	d.until(b.t, "braidd serves its socket", func() bool { return isSocket("/run/braid/braidd.sock") })
 	return d
 }

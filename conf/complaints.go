@@ -81,6 +81,16 @@ func quote(v any) string {
 	}
 }
 
+// printable is a key as it is written in the path of a complaint, which has no quotes.
+func printable(key string) string {
+	return cut(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, key))
+}
+
 func cut(s string) string {
 	if len(s) <= maxQuote {
 		return s

@@ -41,8 +41,10 @@ type Config struct {
 	// Where networks and pods are looked up.
 	Kubeconfig string // absolute path; empty in a cluster's pod, or without Kubernetes
 	Manifests  string // absolute path of a folder with Pods and NetworkAttachmentDefinitions, instead of an API server
-	ConfDir    string // absolute path
-	BinDir     string // absolute path; searched before CNI_PATH
+	// PodResources is the absolute path of the socket on which the kubelet tells the devices of pods; empty for the usual one.
+	PodResources string
+	ConfDir      string // absolute path
+	BinDir       string // absolute path; searched before CNI_PATH
 
 	// Policy.
 	NetworkNamespace   string   // of ClusterNetwork, DefaultNetworks and the pods' default networks

@@ -102,6 +102,21 @@ func (n *Network) WithCNIArgs(args map[string]json.RawMessage) (*Network, error)
 	return &c, nil
 }
 
+// WithDevice returns a copy of the network in which every plugin is told a device by the keys "deviceID" and "pciBusID",
+// one of which every plugin for devices reads. What the configuration has there gives way.
+func (n *Network) WithDevice(id string) (*Network, error) {
+	c := *n
+	c.Plugins = slices.Clone(n.Plugins)
+	for i := range c.Plugins {
+		p := &c.Plugins[i]
+		var err error
+		if p.Bytes, err = With(p.Bytes, map[string]any{"deviceID": id, "pciBusID": id}); err != nil {
+			return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: plugin %s: %v", n.Name, p.Type, err), "")
+		}
+	}
+	return &c, nil
+}
+
 func withCNIArgs(plugin json.RawMessage, set map[string]any) (json.RawMessage, error) {
 	args, err := memberObject(plugin, "args")
 	if err != nil {

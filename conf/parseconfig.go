@@ -166,6 +166,7 @@ func isNetworkRef(s string) bool {
 func (c *Config) readLookup(o *object) {
 	o.readPath("kubeconfig", &c.Kubeconfig)
 	o.readPath("manifests", &c.Manifests)
+	o.readPath("podResources", &c.PodResources)
 	o.readPath("confDir", &c.ConfDir)
 	o.readPath("binDir", &c.BinDir)
 	if c.Kubeconfig != "" && c.Manifests != "" {

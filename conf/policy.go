@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,12 +26,15 @@ type Rule struct {
 
 	Pods    []string // namespaces of the pods that may use them
 	Types   []string // plugin types, those of address plugins too
-	Masters []string // parents: the values of "master" and "device"
+	Masters []string // parents: the values of "master", "device", and of other keys by which a plugin finds one
 	Bridges []string // values of "bridge"
 	Sysctls []string // keys of "sysctl", with dots
 
 	// Paths are folders and files of the node that a configuration may name, with all that lies below them.
 	Paths []string
+
+	// AnyDevice: pods may ask for devices that the kubelet has not allocated to them.
+	AnyDevice bool
 
 	// DefaultNetwork: pods may choose one of these networks for their default network, and so leave the cluster's.
 	DefaultNetwork bool
@@ -53,14 +56,31 @@ var DefaultRule = Rule{
 // defaultPaths are what plugins use if a configuration names no path, so naming them chooses nothing.
 var defaultPaths = []string{"/var/lib/cni/networks", "/run/cni/dhcp.sock"}
 
-// pathKeys have values that are paths, whatever they look like.
-var pathKeys = []string{
-	"dataDir", "resolvConf", "daemonSocketPath", "kubeconfig", "confDir", "binDir", "cniDir", "configuration_path", "logFile", "log_file",
-	"socketFile", "socket_file",
-}
+// Keys are folded: plugins that are written in Go do not tell "dataDir" from "DATADIR".
+var (
+	// pathKeys have values that are paths, whatever they look like.
+	pathKeys = []string{
+		"datadir", "resolvconf", "daemonsocketpath", "kubeconfig", "confdir", "bindir", "cnidir", "configuration_path",
+		"logfile", "log_file", "socketfile", "socket_file",
+	}
+	// pathSuffixes are those of keys whose values are paths if there is a slash in them.
+	pathSuffixes = []string{"file", "path", "dir", "directory", "folder", "socket"}
+	// parentKeys have values by which a plugin finds an interface, or a device, of the node: macvlan, ipvlan and vlan, then
+	// host-device, then sriov.
+	parentKeys = []string{"master", "device", "hwaddr", "kernelpath", "pcibusid", "deviceid"}
+)
 
-// parentPlugins are the types that look for a parent by themselves if the configuration names none.
-var parentPlugins = []string{"macvlan", "ipvlan"}
+var (
+	// parentPlugins are the types that look for a parent by themselves if the configuration names none.
+	parentPlugins = []string{"macvlan", "ipvlan"}
+	// inPodPlugins are the types that look for the parent in the pod if the configuration says "linkInContainer".
+	inPodPlugins = []string{"macvlan", "ipvlan", "vlan"}
+	// MetaPlugins attach pods to several networks themselves, which they look up by names that no rule knows.
+	MetaPlugins = []string{"braid", "multus", "multus-shim", "danm", "genie"}
+)
+
+// defaultBridge is that of the plugin bridge.
+const defaultBridge = "cni0"
 
 // readPolicy reads the key "policy".
 func (c *Config) readPolicy(o *object) {
@@ -87,6 +107,10 @@ func (c *Config) readPolicy(o *object) {
 		}
 		isCleanPath := func(s string) bool { return filepath.IsAbs(s) && filepath.Clean(s) == s }
 		rule.readNames("paths", &r.Paths, isCleanPath, "an absolute path without . and ..")
+		const wantDevices = `"allocated", what the kubelet has allocated to the pod, or "any"`
+		devices := "allocated"
+		rule.readOptional("deviceIDs", &devices, func(s string) bool { return s == "allocated" || s == "any" }, wantDevices)
+		r.AnyDevice = devices == "any"
 		if _, found := rule.raw("defaultNetwork"); found {
 			r.DefaultNetwork = rule.readBool("defaultNetwork")
 		}
@@ -110,6 +134,10 @@ func (p Policy) rule(namespace string) *Rule {
 	return &DefaultRule
 }
 
+// AllowsAnyDevice tells if a pod may ask for any device on networks of a namespace, whether or not the kubelet has
+// allocated it to the pod.
+func (p Policy) AllowsAnyDevice(namespace string) bool { return p.rule(namespace).AnyDevice }
+
 // Check returns an error, code 7, if pods of a namespace may not use the network that a NetworkAttachmentDefinition of
 // another, or the same, describes. It names the rule, and everything that the rule refuses.
 func (p Policy) Check(namespace, podNamespace string, isDefault bool, n *Network) error {
@@ -126,7 +154,7 @@ func (p Policy) Check(namespace, podNamespace string, isDefault bool, n *Network
 		if len(n.Plugins) > 1 {
 			at = fmt.Sprintf("plugins[%d].", i)
 		}
-		r.checkPlugin(&n.Plugins[i], at, &bad)
+		r.checkObject(n.Plugins[i].Bytes, at, &bad)
 	}
 	if len(bad.list) == 0 {
 		return nil
@@ -138,82 +166,138 @@ func (p Policy) Check(namespace, podNamespace string, isDefault bool, n *Network
 	return err
 }
 
-func (r *Rule) checkPlugin(p *Plugin, at string, bad *complaints) {
-	judge := func(key, value string, patterns []string) {
-		if value != "" && !allowed(patterns, value) {
-			bad.mismatch(at+key, value, want(patterns))
+// checkObject looks at an object of a configuration: that of a plugin, or one within, since there are plugins that hand
+// objects of their configuration to others. What is no configuration of a plugin has to keep to the same words.
+func (r *Rule) checkObject(object json.RawMessage, at string, bad *complaints) {
+	members, err := membersOf(object)
+	if err != nil {
+		bad.addf(strings.TrimSuffix(at, "."), "%v", err)
+		return
+	}
+	o := objectOf(members)
+	switch {
+	case slices.Contains(parentPlugins, o.pluginType) && !o.inPod && !o.hasParent && !allowed(r.Masters, ""):
+		bad.addf(at+"master", "missing, %s", want(r.Masters))
+	case o.pluginType == "bridge" && !o.hasBridge && !allowed(r.Bridges, defaultBridge):
+		bad.mismatch(at+"bridge", defaultBridge, want(r.Bridges))
+	}
+	for _, m := range members {
+		key, at := fold(m.key), at+printable(m.key)
+		value, isString := stringOf(m.value)
+		switch {
+		case key == "type" && isString:
+			r.checkType(at, value, bad)
+		case key == "bridge" && isString && value != "" && !allowed(r.Bridges, value):
+			bad.mismatch(at, value, want(r.Bridges))
+		case key == "sysctl":
+			r.checkSysctls(at, m.value, bad)
+		case key == "links" && !o.linksInPod:
+			r.checkLinks(at, m.value, bad)
+		case slices.Contains(parentKeys, key) && !(key == "master" && o.inPod) && isSet(m.value) && !allowed(r.Masters, value):
+			bad.mismatch(at, m.value, want(r.Masters))
 		}
+		r.checkValue(key, m.value, at, bad)
 	}
-	judge("type", p.Type, r.Types)
-	judge("ipam.type", p.IPAM, r.Types)
-	var c struct {
-		Master, Device, Bridge string
-		LinkInContainer        bool
-		Sysctl                 map[string]json.RawMessage
-	}
-	// A value of another type is for the plugin to complain about; what could be read is judged.
-	_ = json.Unmarshal(p.Bytes, &c)
-	if !c.LinkInContainer {
-		if c.Master == "" && slices.Contains(parentPlugins, p.Type) && !allowed(r.Masters, "") {
-			bad.addf(at+"master", "missing, %s", want(r.Masters))
-		}
-		judge("master", c.Master, r.Masters)
-	}
-	judge("device", c.Device, r.Masters)
-	if c.Bridge == "" && p.Type == "bridge" {
-		c.Bridge = "cni0"
-	}
-	judge("bridge", c.Bridge, r.Bridges)
-	for key := range c.Sysctl {
-		name := strings.ReplaceAll(key, "/", ".")
-		if strings.Contains(name, "..") || !allowed(r.Sysctls, name) {
-			bad.mismatch(at+"sysctl", key, want(r.Sysctls))
-		}
-	}
-	r.checkPaths(p.Bytes, at, bad)
 }
 
-// checkPaths looks at every string of a configuration, that of a plugin Braid knows nothing of too: one that begins with
-// a slash is a path.
-func (r *Rule) checkPaths(config []byte, at string, bad *complaints) {
-	var levels []level
-	d := json.NewDecoder(bytes.NewReader(config))
-	for {
-		token, err := d.Token()
-		if err != nil {
-			if err != io.EOF {
-				bad.addf(at, "%v", err)
-			}
-			return
+// A pluginObject is what an object of a configuration says about a plugin, if it is one's.
+type pluginObject struct {
+	pluginType           string
+	hasParent, hasBridge bool
+	inPod                bool // the parent is the pod's own
+	linksInPod           bool // and so are those of bond
+}
+
+func objectOf(members []member) (o pluginObject) {
+	for _, m := range members {
+		switch fold(m.key) {
+		case "type":
+			o.pluginType, _ = stringOf(m.value)
+		case "master":
+			o.hasParent = isSet(m.value)
+		case "bridge":
+			o.hasBridge = isSet(m.value)
+		case "linkincontainer":
+			o.inPod = string(m.value) == "true"
+		case "linksincontainer":
+			o.linksInPod = string(m.value) == "true"
 		}
-		n := len(levels)
-		switch v := token.(type) {
-		case json.Delim:
-			switch v {
-			case '{':
-				levels = append(levels, level{keys: map[string]string{}})
-			case '[':
-				levels = append(levels, level{})
-			default:
-				levels = levels[:n-1]
-				next(levels)
-			}
-			continue
-		case string:
-			if n > 0 && levels[n-1].keys != nil && !levels[n-1].value {
-				levels[n-1].key, levels[n-1].value = v, true
-				continue
-			}
-			isPath := strings.HasPrefix(strings.TrimSpace(v), "/")
-			if n > 0 && v != "" && slices.ContainsFunc(pathKeys, func(k string) bool { return strings.EqualFold(k, levels[n-1].key) }) {
-				isPath = true
-			}
-			if isPath && !r.allowsPath(v) {
-				bad.mismatch(at+strings.TrimSuffix(path(levels), ": "), v, wantPath(r.Paths))
-			}
-		}
-		next(levels)
 	}
+	// Others do not know the keys, and look for parents on the node.
+	o.inPod = o.inPod && slices.Contains(inPodPlugins, o.pluginType)
+	o.linksInPod = o.linksInPod && o.pluginType == "bond"
+	return o
+}
+
+// isSet tells if plugins take the value for one: it is neither null nor the empty string.
+func isSet(value json.RawMessage) bool { return string(value) != "null" && string(value) != `""` }
+
+// stringOf returns the value if it is a string.
+func stringOf(value json.RawMessage) (s string, ok bool) {
+	ok = bytes.HasPrefix(value, []byte(`"`)) && json.Unmarshal(value, &s) == nil
+	return s, ok
+}
+
+func (r *Rule) checkType(at, pluginType string, bad *complaints) {
+	switch {
+	case pluginType == "": // of an address plugin: there is none
+	case !allowed(r.Types, pluginType):
+		bad.mismatch(at, pluginType, want(r.Types))
+	case slices.Contains(MetaPlugins, pluginType) && !slices.Contains(r.Types, pluginType):
+		bad.mismatch(at, pluginType, "a plugin that attaches pods to one network: the operator has to allow this one by its whole name under \"types\"")
+	}
+}
+
+// checkLinks looks at the parents of bond, a list of objects with the key "name".
+func (r *Rule) checkLinks(at string, value json.RawMessage, bad *complaints) {
+	var links []struct{ Name string }
+	_ = json.Unmarshal(value, &links) // a value of another type is for the plugin to complain about
+	for i, link := range links {
+		if !allowed(r.Masters, link.Name) {
+			bad.mismatch(fmt.Sprintf("%s[%d].name", at, i), link.Name, want(r.Masters))
+		}
+	}
+}
+
+func (r *Rule) checkSysctls(at string, value json.RawMessage, bad *complaints) {
+	var sysctls map[string]json.RawMessage
+	_ = json.Unmarshal(value, &sysctls)
+	for _, key := range slices.Sorted(maps.Keys(sysctls)) {
+		name := strings.ReplaceAll(key, "/", ".")
+		if strings.Contains(name, "..") || !allowed(r.Sysctls, name) {
+			bad.mismatch(at, key, want(r.Sysctls))
+		}
+	}
+}
+
+// checkValue looks into a value, and whether it is a path that the rule does not allow.
+func (r *Rule) checkValue(key string, value json.RawMessage, at string, bad *complaints) {
+	var elements []json.RawMessage
+	switch {
+	case bytes.HasPrefix(value, []byte("{")):
+		r.checkObject(value, at+".", bad)
+	case bytes.HasPrefix(value, []byte("[")) && json.Unmarshal(value, &elements) == nil:
+		for i, e := range elements {
+			r.checkValue(key, e, fmt.Sprintf("%s[%d]", at, i), bad)
+		}
+	}
+	if s, ok := stringOf(value); ok && s != "" && isPath(key, s) && !r.allowsPath(s) {
+		bad.mismatch(at, s, wantPath(r.Paths))
+	}
+}
+
+// isPath tells if a plugin may take the value of a key, which is folded, for a path. It looks at that of a plugin Braid
+// knows nothing of, too: what begins with a slash is a path, and what has a name that says so. Subnets have a slash within,
+// and two points have a meaning in paths alone.
+func isPath(key, value string) bool {
+	value = strings.TrimSpace(value)
+	for _, scheme := range []string{"unix:", "file:"} {
+		value = strings.TrimPrefix(value, scheme)
+	}
+	hasSuffix := func(suffix string) bool { return strings.HasSuffix(key, suffix) }
+	return strings.HasPrefix(value, "/") || slices.Contains(pathKeys, key) ||
+		slices.Contains(strings.Split(value, "/"), "..") ||
+		strings.Contains(value, "/") && slices.ContainsFunc(pathSuffixes, hasSuffix)
 }
 
 func (r *Rule) allowsPath(p string) bool {

@@ -125,9 +125,9 @@ func path(levels []level) string {
 		case l.keys == nil:
 			b.WriteString("[" + strconv.Itoa(l.index) + "]")
 		case b.Len() > 0:
-			b.WriteString("." + cut(l.key))
+			b.WriteString("." + printable(l.key))
 		default:
-			b.WriteString(cut(l.key))
+			b.WriteString(printable(l.key))
 		}
 	}
 	if b.Len() == 0 {

@@ -173,9 +173,9 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		PIDNamespace: pidNamespace(),
 	}
 	for _, p := range plan {
-		record.Attachments = append(record.Attachments, journal.Attachment{
-			Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network, Capabilities: p.Capabilities,
-		})
+		a := journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network, Capabilities: p.Capabilities}
+		c.deviceInfo().request(record, &a)
+		record.Attachments = append(record.Attachments, a)
 	}
 	if err := c.journal.Put(record); err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		batch, ctx := errgroup.WithContext(ctx)
 		for i := begun; i < begun+n; i++ {
 			batch.Go(func() (err error) {
-				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i)
+				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
 				return err
 			})
 		}
@@ -208,7 +208,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 
 // attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns. A panic of a
 // plugin is an error as any other: on this goroutine nobody else would recover from it and undo.
-func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Chain, record *journal.Record, i int) (exists bool, err error) {
+func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Chain, record *journal.Record, i int, dev device) (exists bool, err error) {
 	a := &record.Attachments[i]
 	ctx = cni.WithNotices(ctx, func(notice string) { c.log.Warn(notice, "network", a.Name, "interface", a.IfName) })
 	defer func() {
@@ -223,10 +223,13 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		}
 	}()
 	at, start := record.At(a), time.Now()
+	if err := c.deviceInfo().prepare(at, a.Name, dev, c.log); err != nil {
+		return false, errors.Join(err, c.deviceInfo().remove(at, a.Name))
+	}
 	res, err := ch.Add(ctx, at, a.Capabilities)
 	if err != nil {
 		var incomplete *chain.UndoError
-		return errors.As(err, &incomplete), err
+		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
 	actual, err := ns.Interface(a.IfName)
 	if err != nil && !errors.Is(err, netdev.ErrNotFound) {

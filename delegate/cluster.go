@@ -72,7 +72,10 @@ func (k *cluster) success(record *journal.Record, plan []Planned, inherited []jo
 	if k.pod.Name == "" {
 		return nil, nil
 	}
-	report, err := success(k.pod, record, plan, inherited)
+	info := func(a *journal.Attachment) json.RawMessage {
+		return k.deviceInfo().collect(record.At(a), a.Name, k.log)
+	}
+	report, err := success(k.pod, record, plan, inherited, info)
 	if err != nil {
 		return nil, err
 	}

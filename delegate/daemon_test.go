@@ -79,6 +79,10 @@ func TestRuntimeAnnotations(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"a": "b"}, w.query.Annotations); diff != "" {
 		t.Errorf("annotations of the query (-want +got):\n%s", diff)
 	}
+	// They can be long, and no plugin takes them.
+	if got := w.record().Attachments[0].Capabilities; len(got) != 0 {
+		t.Errorf("the journal has %v", got)
+	}
 }
 
 func TestObservations(t *testing.T) {

@@ -36,6 +36,9 @@ type Delegator struct {
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
 	Observer Observer    // nil if nobody observes
+
+	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
+	DeviceInfo string
 }
 
 // NewPlugins returns the plugins that run in-process, by type. The plugins that they use themselves, for addresses, they
@@ -93,6 +96,15 @@ func (c *call) find(pluginType string) cni.Plugin {
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
 }
 
+// findBinary prefers what is installed on the node to what Braid has.
+func (c *call) findBinary(pluginType string) cni.Plugin {
+	binary := cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+	if _, err := binary.Find(c.path); err != nil {
+		return c.find(pluginType)
+	}
+	return binary
+}
+
 // pod is what the runtime says of the pod; its name is empty if the container is no pod of Kubernetes. Podman hands over
 // a name without a namespace, for a plugin of its own (dnsname).
 func (c *call) pod() resolve.Pod {
@@ -113,9 +125,19 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 	}
 	var left []journal.Attachment
 	var errs []error
+	deleted := len(r.Attachments) // the interfaces of attachments from here on
 	for i := len(r.Attachments) - 1; i >= 0; i-- {
 		a := &r.Attachments[i]
-		if err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
+		if i < deleted {
+			for deleted = i; deleted > 0 && c.deletedFirst(a) && c.deletedFirst(&r.Attachments[deleted-1]); deleted-- {
+			}
+			c.deleteTogether(r, r.Attachments[deleted:i+1])
+		}
+		err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result)
+		if err == nil {
+			err = c.deviceInfo().remove(r.At(a), a.Name)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
 			left = slices.Insert(left, 0, *a)
 		}

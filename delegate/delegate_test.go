@@ -39,6 +39,7 @@ type world struct {
 	reporting error
 	reports   []*resolve.Report
 	query     *resolve.Query // the last one
+	macs      bool           // results of plugins have them
 	observed  []*resolve.Observation
 	netns     *nettest.NS
 }
@@ -71,7 +72,7 @@ func (w *world) Close() error { return nil }
 func (w *world) delegator() *delegate.Delegator {
 	own := make(map[string]cni.Plugin)
 	for _, name := range []string{"fake-default", "fake-one", "fake-two"} {
-		own[name] = &cnitest.Fake{Name: name, Log: &w.log, On: func(_ context.Context, command string, req *cni.Request) error {
+		own[name] = &cnitest.Fake{Name: name, Log: &w.log, MACs: w.macs, On: func(_ context.Context, command string, req *cni.Request) error {
 			if w.on == nil {
 				return nil
 			}
@@ -543,6 +544,36 @@ func TestDelWithoutAdd(t *testing.T) {
 	w := newWorld(t)
 	if err := w.delegator().Del(t.Context(), w.request("")); err != nil {
 		t.Error(err)
+	}
+	w.wantCalls()
+}
+
+// A pod that was there before Braid: the plugins of the default network undo it, when the runtime has kept its result.
+func TestDelOfWhatOthersMade(t *testing.T) {
+	w := newWorld(t)
+	req := w.request(`,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/n"}]}`)
+	w.on = func(_, _ string, req *cni.Request) error {
+		if prev, err := cni.PrevResult(req.Config); err != nil || prev == nil || len(prev.Interfaces) != 1 {
+			t.Errorf("the plugin got the result %v, %v", prev, err)
+		}
+		return nil
+	}
+	if err := w.delegator().Del(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	w.wantCalls("fake-default DEL eth0")
+	w.on = fail("fake-default", "DEL", errors.New("busy"))
+	if err := w.delegator().Del(t.Context(), req); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("a DEL that failed: %v", err)
+	}
+	w.calls()
+	// The plugin that has made it is the binary, though Braid has one of the type.
+	if err := os.WriteFile(filepath.Join(w.dir, "fake-default"), []byte("#!/bin/sh\necho '{\"code\":123,\"msg\":\"the binary\"}'\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	req.Path = []string{w.dir}
+	if err := w.delegator().Del(t.Context(), req); err == nil || !strings.Contains(err.Error(), "the binary") {
+		t.Errorf("DEL by the binary: %v", err)
 	}
 	w.wantCalls()
 }

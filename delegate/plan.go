@@ -19,6 +19,8 @@ type Planned struct {
 	Network      *conf.Network
 	Capabilities map[string]any // requested of the plugins that declare them
 	Selection    conf.Selection // what the pod wishes; zero if the operator chose the network
+
+	device device // of a device plugin, that the attachment gets
 }
 
 // NewPlan says which attachments a pod gets, in the order in which they are made: a pure function of the entry
@@ -37,16 +39,49 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	if err != nil {
 		return nil, err
 	}
-	return plan(c, choices, networks, ifName, taken)
+	if err := foreignNames(c, choices, networks, found); err != nil {
+		return nil, err
+	}
+	return plan(c, choices, networks, pod, ifName, taken)
 }
 
-func plan(c *conf.Config, choices []choice, networks []*conf.Network, ifName string, taken []string) ([]Planned, error) {
+// foreignNames refuses networks that a pod selects and that have the name of one of the operator's: plugins keep what
+// belongs to a network, such as reservations of addresses, by its name. One whose configuration lies on the node, because the
+// NetworkAttachmentDefinition has none, is the operator's own, and still no network to have many times; it can be the pod's
+// default network.
+func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, found map[string]resolve.Network) error {
+	selected := func(o choice) bool { return o.selection.Name != "" }
+	if !slices.ContainsFunc(choices, selected) {
+		return nil
+	}
+	own := []string{c.Name}
+	var nads []resolve.NetworkName
+	for _, o := range operatorChoices(c, nil) { // those that the pod has replaced too
+		nad := o.nad
+		if network, err := o.load(c, found); err == nil {
+			own = append(own, network.Name)
+		}
+		if nad != nil {
+			nads = append(nads, *nad)
+		}
+	}
+	var errs []error
+	for i, o := range choices {
+		if name := networks[i].Name; (o.tenant || o.selection.Name != "" && !o.isDefault) && slices.Contains(own, name) && !slices.Contains(nads, *o.nad) {
+			errs = append(errs, invalid("%s: NetworkAttachmentDefinition %s: name %q is that of a network of the operator: choose another", o.by, o.nad, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resolve.Answer, ifName string, taken []string) ([]Planned, error) {
 	names, err := ifNames(choices, ifName, taken)
-	errs := []error{err}
+	devices, deviceErr := shareDevices(c, choices, pod)
+	errs := []error{err, deviceErr}
 	planned := make([]Planned, len(choices))
 	for i := range choices {
 		o := &choices[i]
-		planned[i] = Planned{Name: o.name(networks[i]), IfName: names[i], Default: o.isDefault, Selection: o.selection}
+		planned[i] = Planned{Name: o.name(networks[i]), IfName: names[i], Default: o.isDefault, Selection: o.selection, device: devices[i]}
 		if err := planned[i].render(c, o, networks[i]); err != nil {
 			errs = append(errs, fmt.Errorf("%s: network %s: %w", o.by, planned[i].Name, err))
 		}
@@ -70,6 +105,9 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 	requested := o.selection.Capabilities()
 	var missing []string
 	for _, capability := range slices.Sorted(maps.Keys(requested)) {
+		if capability == "deviceID" && p.device.Resource != "" {
+			continue // every plugin of the network is told
+		}
 		if !network.Supports(capability) {
 			missing = append(missing, capability)
 		}
@@ -80,6 +118,12 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 		return invalid(`no plugin takes the requested %s: add "capabilities": {"%s": true} to a plugin that supports it, or drop the request`,
 			strings.Join(missing, ", "), strings.Join(missing, `": true, "`))
 	}
+	if p.device.Resource != "" {
+		if p.Network, err = p.Network.WithDevice(p.device.ID); err != nil {
+			return err
+		}
+		requested["deviceID"] = p.device.ID
+	}
 	p.Capabilities = requested
 	if !o.isDefault {
 		return nil
@@ -88,7 +132,9 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err 
 	// cluster-wide default network"; what the pod asks of that network comes before it.
 	p.Capabilities = make(map[string]any)
 	for name, value := range c.RuntimeConfig {
-		p.Capabilities[name] = value
+		if network.Supports(name) { // the annotations of a pod can be long, and the journal keeps what is here
+			p.Capabilities[name] = value
+		}
 	}
 	maps.Copy(p.Capabilities, requested)
 	return nil

@@ -20,8 +20,8 @@ import (
 var update = flag.Bool("update", false, "write the plans of testdata as they are now")
 
 // TestPlan reads testdata/plan/*.txtar: an entry configuration ("config"), a pod's annotations ("annotations"), the
-// NetworkAttachmentDefinitions of the cluster ("nad/NAMESPACE/NAME", the content being spec.config), configuration
-// files ("confdir/FILE"), interfaces that exist in the pod ("taken"), and the plan, or the error, that follow ("plan").
+// NetworkAttachmentDefinitions of the cluster ("nad/NAMESPACE/NAME [RESOURCE]", the content being spec.config), the pod's
+// devices ("devices", or "devices-error"), configuration files ("confdir/FILE"), interfaces that exist in the pod ("taken"), and the plan, or the error, that follow ("plan").
 func TestPlan(t *testing.T) {
 	files, err := filepath.Glob("testdata/plan/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -57,8 +57,20 @@ func testPlan(t *testing.T, file string) {
 			taken = strings.Fields(string(f.Data))
 		case f.Name == "plan":
 			want, wantIndex = f.Data, i
+		case f.Name == "devices":
+			if err := json.Unmarshal(f.Data, &pod.Devices); err != nil {
+				t.Fatal(err)
+			}
+		case f.Name == "devices-error":
+			pod.DevicesError = &resolve.Error{Reason: resolve.Unavailable, Message: strings.TrimSpace(string(f.Data))}
 		case strings.HasPrefix(f.Name, "nad/"):
-			pod.Networks[strings.TrimPrefix(f.Name, "nad/")] = resolve.Network{Config: strings.TrimSpace(string(f.Data))}
+			name := strings.TrimPrefix(f.Name, "nad/")
+			name, resource, ok := strings.Cut(name, " ")
+			network := resolve.Network{Config: strings.TrimSpace(string(f.Data))}
+			if ok {
+				network.Annotations = map[string]string{conf.AnnotationResourceName: resource}
+			}
+			pod.Networks[name] = network
 		case strings.HasPrefix(f.Name, "confdir/"):
 			if err := os.WriteFile(filepath.Join(dir, filepath.Base(f.Name)), f.Data, 0o600); err != nil {
 				t.Fatal(err)

@@ -54,7 +54,10 @@ func addresses(res *types100.Result, iface int) (ips []string) {
 //
 // Network CRD specification (5.2), of the cluster-wide default network: "this network must have an entry in the status
 // map even though it is not specified in the Network Attachment Selection Annotation".
-func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited []journal.Attachment) (*resolve.Report, error) {
+//
+// Info returns the device-info of an attachment.
+func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited []journal.Attachment,
+	info func(*journal.Attachment) json.RawMessage) (*resolve.Report, error) {
 	r := &resolve.Report{Pod: pod}
 	var statuses []networkStatus
 	for i := range inherited {
@@ -63,6 +66,7 @@ func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited 
 	for i := range plan {
 		a := &record.Attachments[i]
 		s := statusOf(a)
+		s.DeviceInfo = info(a)
 		for _, gw := range plan[i].Selection.DefaultRoute {
 			s.DefaultRoute = append(s.DefaultRoute, gw.String())
 		}

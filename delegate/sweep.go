@@ -129,7 +129,11 @@ func (d *Delegator) Sweep(ctx context.Context, req *cni.Request, o SweepOptions)
 			return nil
 		})
 	}
-	return errors.Join(group.Wait(), other)
+	err = group.Wait()
+	if !o.DryRun {
+		err = errors.Join(err, c.journal.Tidy())
+	}
+	return errors.Join(err, other)
 }
 
 // A sweep is one walk over the journal.
@@ -248,7 +252,8 @@ func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 		if r, same = s.stillUnreadable(corrupt, &f); !same {
 			return f
 		}
-		c.req.Args, err = r.Args, c.delWithoutRecord(ctx, corrupt)
+		c.req.Args = r.Args
+		err = c.delWithoutRecord(ctx, corrupt)
 	case err == nil:
 		if !s.decide(&f, s.judge(r, look(r), s.processesNow(f.Verdict))) {
 			return f

@@ -93,6 +93,25 @@ func dummy(w *world, name string) {
 	}
 }
 
+// What a writer has left that was killed is nothing that anybody else would remove.
+func TestSweepTidies(t *testing.T) {
+	w := newWorld(t)
+	w.macs = true
+	w.mustAdd()
+	left, long := filepath.Join(w.dir, "attachments", ".tmp-1"), time.Now().Add(-24*time.Hour)
+	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(delegate.SweepOptions{DryRun: true})
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	w.sweep(delegate.SweepOptions{})
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	unmount := func(w *world) {
 		if err := unix.Unmount(w.netns.Path(), unix.MNT_DETACH); err != nil {
@@ -265,6 +284,7 @@ func TestSweepUsesTheNamespaceThatIsThere(t *testing.T) {
 // TestSweepForgetsWhatIsKnownOfAnother: time passes for a record, not for a container.
 func TestSweepForgetsWhatIsKnownOfAnother(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	w.netns.Remove(t)
 	known := w.known(time.Hour, true)
@@ -276,6 +296,7 @@ func TestSweepForgetsWhatIsKnownOfAnother(t *testing.T) {
 // TestSweepAndLock: what is at work on a container is not disturbed.
 func TestSweepAndLock(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	w.netns.Remove(t)
 	w.calls()
@@ -410,6 +431,7 @@ func TestSweepFails(t *testing.T) {
 // turn meanwhile.
 func TestSweepDoesNotWaitForEver(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	other := w.request("")
 	other.ContainerID = "c2"
@@ -493,6 +515,8 @@ func TestSweepUnreadable(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.damage(string(b))), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			var args string
+			w.on = func(_, _ string, req *cni.Request) error { args = req.Args; return nil }
 			found := w.sweep(delegate.SweepOptions{Unreadable: tt.force})
 			if !tt.undone {
 				wantFound(t, found, delegate.Unreadable, delegate.Kept)
@@ -503,6 +527,9 @@ func TestSweepUnreadable(t *testing.T) {
 			wantFound(t, found, delegate.Dead, delegate.Undone)
 			w.wantCalls("fake-default DEL eth0") // all that the configuration tells
 			w.wantRecords(0)
+			if want := w.request("").Args; !tt.force && args != want {
+				t.Errorf("CNI_ARGS of the DEL are %q, want those of the ADD, %q", args, want)
+			}
 			if _, err := os.Stat(path + ".corrupt"); err != nil {
 				t.Errorf("the record was not kept: %v", err)
 			}
@@ -525,6 +552,7 @@ func (w *world) rewrite() {
 // TestSweepOfNewerRecords: what a newer version has written is left to it, and the rest is swept.
 func TestSweepOfNewerRecords(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	w.mustAdd()
 	edit(t, w, func(r map[string]any) { r["version"] = 99 })
 	other := w.request("")
@@ -552,6 +580,7 @@ func (unheard) Report(context.Context, *resolve.Report) error { return nil }
 // by removing the namespace only, and use the IDs again. No attachment of a pod that lives goes, and nothing stays.
 func TestSweepRaces(t *testing.T) {
 	w := newWorld(t)
+	w.macs = true
 	var mu sync.Mutex
 	attached := make(map[string]string) // namespace by container and interface, as plugins have made it
 	w.on = func(_, command string, req *cni.Request) error {

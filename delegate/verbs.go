@@ -50,7 +50,7 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	var corrupt *journal.CorruptError
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return nil
+		return c.delOfOther(ctx)
 	case errors.As(err, &corrupt):
 		return c.delWithoutRecord(ctx, corrupt)
 	case err != nil:
@@ -65,6 +65,27 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 		observed.removed(made, r.Attachments, err)
 	}
 	return err
+}
+
+// delOfOther undoes what somebody else has made: a pod that was there before Braid was installed, by the plugins of what is
+// the default network now. The runtime has kept the result of its ADD, and hands it over. Where it hands over none there
+// was no ADD, or a DEL since.
+func (c *call) delOfOther(ctx context.Context) error {
+	prev, err := cni.PrevResult(c.req.Config)
+	if err != nil || prev == nil {
+		return nil
+	}
+	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
+	if err != nil {
+		c.log.Warn("plan", "err", err)
+	}
+	for _, p := range plan {
+		if p.Default && p.Network != nil {
+			c.log.Info("undo what Braid has not made", "network", p.Name)
+			return chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev)
+		}
+	}
+	return nil
 }
 
 // delWithoutRecord undoes what the configuration alone tells of an attachment whose record can not be read: the

@@ -119,6 +119,11 @@ func TestValues(t *testing.T) {
 			wantMounts(t, install, "/srv/bin", "/srv/net.d", "/srv/state")
 			wantMounts(t, daemon, "/srv/bin", "/srv/net.d", "/srv/state")
 		}},
+		{"the kubelet's folder", []string{"kubeletDir=/var/lib/k0s/kubelet", "config.result=default"}, func(t *testing.T, install, daemon corev1.Container, _ corev1.PodSpec) {
+			wantArgs(t, install, `--config={"podResources":"/var/lib/k0s/kubelet/pod-resources/kubelet.sock","result":"default"}`)
+			wantArgs(t, daemon, "--pod-resources=/var/lib/k0s/kubelet/pod-resources/kubelet.sock")
+			wantMounts(t, daemon, "/var/lib/k0s/kubelet/pod-resources")
+		}},
 		{"k3s", []string{"distribution=k3s"}, func(t *testing.T, install, daemon corev1.Container, _ corev1.PodSpec) {
 			wantArgs(t, install, "--bin-dir=/var/lib/rancher/k3s/data/cni", "--conf-dir=/var/lib/rancher/k3s/agent/etc/cni/net.d", "--cluster-network=auto")
 			wantMounts(t, daemon, "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d")

@@ -42,30 +42,11 @@ func newCacheTest(t *testing.T) *cacheTest {
 	c := &cacheTest{t: t, cluster: cluster.Start(t, bin)}
 	c.cluster.Apply("../deploy/crd.yaml")
 	c.cluster.Apply("../deploy/rbac.yaml")
-	c.allowWatching()
 	c.cluster.Create(map[string]any{"kind": "Namespace", "metadata": map[string]any{"name": "blue"}})
 	c.proxy = c.cluster.NewProxy()
 	c.account = c.cluster.NewAccount("kube-system", "braid", c.proxy.URL)
 	c.Source = c.newSource()
 	return c
-}
-
-// allowWatching gives Braid's account what a daemon needs besides.
-func (c *cacheTest) allowWatching() {
-	c.t.Helper()
-	const api = "rbac.authorization.k8s.io"
-	c.cluster.Create(map[string]any{
-		"apiVersion": api + "/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": "braid-watches"},
-		"rules": []any{
-			map[string]any{"apiGroups": []any{""}, "resources": []any{"pods"}, "verbs": []any{"list", "watch"}},
-			map[string]any{"apiGroups": []any{"k8s.cni.cncf.io"}, "resources": []any{"network-attachment-definitions"}, "verbs": []any{"list", "watch"}},
-		},
-	})
-	c.cluster.Create(map[string]any{
-		"apiVersion": api + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": "braid-watches"},
-		"roleRef":  map[string]any{"apiGroup": api, "kind": "ClusterRole", "name": "braid-watches"},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "braid", "namespace": "kube-system"}},
-	})
 }
 
 // newSource opens a cache that does not run yet, with the options of a daemon.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -68,11 +69,19 @@ type clusterPod struct {
 
 func (n *clusterNode) podWith(name, networks string) *clusterPod {
 	n.t.Helper()
+	return n.podSpec(name, networks, nil)
+}
+
+// podSpec makes a pod with further keys in its spec.
+func (n *clusterNode) podSpec(name, networks string, keys map[string]any) *clusterPod {
+	n.t.Helper()
+	spec := map[string]any{"containers": []any{map[string]any{"name": "c", "image": "example.org/c"}}}
+	maps.Copy(spec, keys)
 	n.cluster.Create(map[string]any{
 		"kind": "Pod", "metadata": map[string]any{
 			"namespace": "blue", "name": name, "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": networks},
 		},
-		"spec": map[string]any{"containers": []any{map[string]any{"name": "c", "image": "example.org/c"}}},
+		"spec": spec,
 	})
 	p := &clusterPod{pod: &pod{node: n.node, name: name, ns: nettest.NewNS(n.t)}, node: n}
 	p.uid = p.get().Metadata.UID

@@ -15,14 +15,7 @@ const cidrPause = 500 * time.Millisecond
 // credentials have to allow the verb get on nodes.
 func (r *Resolver) PodCIDRs(ctx context.Context, node string) ([]string, error) {
 	for {
-		var o corev1.Node
-		err := r.attempt(ctx, operation{"get", "nodes", "", node}, func(ctx context.Context) error {
-			err := do(ctx, r.rest.Get().AbsPath(coreV1).Resource("nodes").Name(node), &o)
-			if apierrors.IsNotFound(err) {
-				return notFound("node %s not found: the name has to be that of the Node object", node)
-			}
-			return err
-		})
+		o, err := r.getNode(ctx, node)
 		switch {
 		case err != nil:
 			return nil, err
@@ -35,4 +28,26 @@ func (r *Resolver) PodCIDRs(ctx context.Context, node string) ([]string, error) 
 			return nil, invalid("node %s has no pod CIDR: start kube-controller-manager with --allocate-node-cidrs, or give the installer --pod-cidr", node)
 		}
 	}
+}
+
+// ContainerRuntime returns the container runtime of a node and its version, as "containerd://2.4.2". The credentials have
+// to allow the verb get on nodes.
+func (r *Resolver) ContainerRuntime(ctx context.Context, node string) (string, error) {
+	o, err := r.getNode(ctx, node)
+	if err != nil {
+		return "", err
+	}
+	return o.Status.NodeInfo.ContainerRuntimeVersion, nil
+}
+
+func (r *Resolver) getNode(ctx context.Context, name string) (*corev1.Node, error) {
+	o := new(corev1.Node)
+	err := r.attempt(ctx, operation{"get", "nodes", "", name}, func(ctx context.Context) error {
+		err := do(ctx, r.rest.Get().AbsPath(coreV1).Resource("nodes").Name(name), o)
+		if apierrors.IsNotFound(err) {
+			return notFound("node %s not found: the name has to be that of the Node object", name)
+		}
+		return err
+	})
+	return o, err
 }

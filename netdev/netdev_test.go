@@ -182,6 +182,26 @@ func TestLinkFreeDelete(t *testing.T) {
 	must(t, p.Free("net1"))
 }
 
+func TestDeleteLinks(t *testing.T) {
+	p := newPod(t)
+	for _, name := range []string{"net2", "net3", "other"} {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		must(t, p.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far-" + name}))
+	}
+	must(t, p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "net") }))
+	names, err := p.Names()
+	must(t, err)
+	slices.Sort(names)
+	if want := []string{"far-other", "lo", "other"}; !slices.Equal(names, want) {
+		t.Errorf("left: %q, want %q", names, want)
+	}
+	must(t, p.DeleteLinks(func(l netlink.Link) bool { return false })) // no link is in the group: not those of the default one
+	if names, err = p.Names(); err != nil || len(names) != 3 {
+		t.Errorf("left: %q, %v", names, err)
+	}
+}
+
 func TestConfigureAppliesEverythingTheResultSays(t *testing.T) {
 	p := newPod(t)
 	p.lan.Address(t, p.port, "192.0.2.1/24", "2001:db8::1/64")

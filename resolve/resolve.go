@@ -71,6 +71,11 @@ type Answer struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Networks by "namespace/name".
 	Networks map[string]Network `json:"networks,omitempty"`
+	// Devices are the identifiers of the devices that the kubelet has allocated to the pod, by resource, sorted. Nil if they
+	// were not looked up: no network has a resource (k8s.v1.cni.cncf.io/resourceName) and the pod asks for no device, or
+	// DevicesError says why.
+	Devices      map[string][]string `json:"devices,omitzero"`
+	DevicesError *Error              `json:"devicesError,omitempty"`
 	// Queues says that the resolver outlives the ADD and takes reports from the journal of the query: what a record has
 	// under "pending" will be written, however often the resolver is restarted.
 	Queues bool `json:"queues,omitempty"`

@@ -60,6 +60,9 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	if _, err := os.Stat(child.Path); err != nil {
 		return nil, err
 	}
+	if c.PodResources != "" {
+		child.Args = append(child.Args, "--pod-resources", c.PodResources)
+	}
 	if c.Manifests != "" {
 		child.Args = append(child.Args, "--manifests", c.Manifests, "--status-dir", filepath.Join(c.CNIDir, "status"))
 		return child, nil

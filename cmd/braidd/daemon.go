@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/ipam/dhcp/lease"
 	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/cache"
+	"github.com/braid-cni/braid/kube/devices"
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/node"
 	"github.com/braid-cni/braid/node/health"
@@ -48,6 +49,8 @@ type daemonFlags struct {
 	tracing  tracing.Options
 	sweep    sweep.Options
 	hostRoot string
+	// podResources is the socket of the kubelet.
+	podResources string
 }
 
 // daemonCommand runs what a node of a cluster needs of Braid besides the plugin.
@@ -67,6 +70,7 @@ func daemonCommand() *cobra.Command {
 	flags.StringVar(&f.Server.Socket, "socket", server.DefaultSocket, "unix socket to listen on")
 	flags.StringVar(&f.kube.Kubeconfig, "kubeconfig", "", "how the API server is reached (default: the service account of the pod)")
 	flags.StringVar(&f.nodeName, "node-name", "", "name of this node in the cluster (default $NODE_NAME, else the host name)")
+	flags.StringVar(&f.podResources, "pod-resources", devices.DefaultSocket, "socket on which the kubelet tells the devices of pods")
 	flags.StringVar(&f.CNIDir, "cni-dir", "/var/lib/cni/braid", "the plugin's cniDir, whose journal has what is to be written")
 	flags.StringVar(&f.DHCP.Socket, "dhcp-socket", lease.DefaultSocket,
 		"unix socket of the DHCP lease keeper; the leases are kept beside it, in a folder that ends in .leases. Empty for no keeper")
@@ -110,7 +114,8 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	f.Source, f.Writer, f.NoDHCP = counted{known, m}, api, f.DHCP.Socket == ""
+	f.Source = &devices.Resolver{Resolver: counted{known, m}, Socket: f.podResources}
+	f.Writer, f.NoDHCP = api, f.DHCP.Socket == ""
 	f.Observe = func(o *resolve.Observation) { m.Observe(o); spans.Observe(o) }
 	f.LeaseChanged = func(c keeper.Change) { m.DHCPLeaseChanged(c.Err != nil) }
 	f.Status.Tried = func(t status.Try) {
@@ -248,6 +253,8 @@ func (f *daemonFlags) serveHealth(ctx context.Context, m *metrics.Metrics, n *no
 	if err != nil {
 		return err
 	}
+	s.Live("socket", n.Server.Live)
+	s.Live("status", func() error { n.Status.Len(); return nil }) // its lock can be had
 	for name := range n.Ready() {
 		if name != "health" {
 			s.Ready(name, func() error { return n.Ready()[name] })

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -59,11 +61,11 @@ type daemonProcess struct {
 }
 
 // daemon starts one. It says when it is there.
-func (w *daemonWorld) daemon() *daemonProcess {
+func (w *daemonWorld) daemon(args ...string) *daemonProcess {
 	w.Helper()
 	p := &daemonProcess{log: new(lockedBuilder)}
-	p.Cmd = exec.Command("braidd", "daemon", "--socket", w.socket, "--kubeconfig", w.api.Kubeconfig(), "--node-name", "n1",
-		"--cni-dir", filepath.Join(w.dir, "cni"), "--dhcp-socket", filepath.Join(w.dir, "dhcp.sock"), "--log-level", "debug")
+	p.Cmd = exec.Command("braidd", append([]string{"daemon", "--socket", w.socket, "--kubeconfig", w.api.Kubeconfig(), "--node-name", "n1",
+		"--cni-dir", filepath.Join(w.dir, "cni"), "--dhcp-socket", filepath.Join(w.dir, "dhcp.sock"), "--log-level", "debug"}, args...)...)
 	p.Stderr = p.log
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.Start(); err != nil {
@@ -224,6 +226,8 @@ func TestDaemonUpgrade(t *testing.T) {
 	for range 3 {
 		next := w.daemon()
 		w.says(next, "standing by")
+		many := added.Load() + 50
+		w.eventually("ADDs are under way", func() bool { return added.Load() >= many })
 		w.end(p)
 		w.says(next, "msg=serving")
 		w.says(next, "lease keeper started")
@@ -242,6 +246,11 @@ func TestDaemonUpgrade(t *testing.T) {
 	if fellBackThen != 0 {
 		t.Errorf("%d ADDs fell back although there was always a daemon", fellBackThen)
 	}
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid)); err == nil {
+		_, peak, _ := strings.Cut(string(status), "VmHWM:")
+		peak, _, _ = strings.Cut(strings.TrimSpace(peak), "\n")
+		t.Logf("peak memory of the last daemon: %s", peak)
+	}
 	records, err := w.journal.All()
 	if err != nil {
 		t.Fatal(err)
@@ -249,6 +258,47 @@ func TestDaemonUpgrade(t *testing.T) {
 	for _, r := range records {
 		w.eventually(r.ContainerID+" is written", func() bool { return w.isWritten(r.ContainerID) })
 	}
+}
+
+// A daemon whose socket does not answer is to be started again.
+func TestDaemonHealth(t *testing.T) {
+	w := newDaemonWorld(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	p := w.daemon("--listen", address)
+	w.says(p, "msg=serving")
+	var text string
+	get := func(path string) (status int) {
+		resp, err := http.Get("http://" + address + path)
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		text = string(b)
+		return resp.StatusCode
+	}
+	w.eventually("it is well", func() bool { return get("/healthz") == 200 })
+	if text != "ok      socket\nok      status\nok\n" {
+		t.Errorf("GET /healthz: %s", text)
+	}
+	w.eventually("it is ready", func() bool { return get("/readyz") == 200 })
+	for range 512 { // as many as it serves at once, which say nothing
+		conn, err := net.Dial("unix", w.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	w.eventually("it is not well", func() bool { return get("/healthz") == 503 })
+	if !strings.Contains(text, "failed  socket: ") || !strings.Contains(text, "ok      status") {
+		t.Errorf("GET /healthz: %s", text)
+	}
+	w.eventually("it has sent them away", func() bool { return get("/healthz") == 200 })
 }
 
 // Where somebody else keeps DHCP leases the daemon does without, and says so.

@@ -41,7 +41,7 @@ func installCommand() *cobra.Command {
 					return err
 				}
 			}
-			return install.Install(cmd.Context(), o, podCIDRs(log), log)
+			return install.Install(cmd.Context(), o, cluster{log}, log)
 		},
 	}
 	f := cmd.Flags()
@@ -90,14 +90,23 @@ func ownFolder() (string, error) {
 	return filepath.Dir(self), err
 }
 
-func podCIDRs(log *slog.Logger) install.PodCIDRs {
-	return func(ctx context.Context, kubeconfig, node string) ([]string, error) {
-		r, err := kube.Open(kubeconfig, log)
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(ctx, cidrWait)
-		defer cancel()
-		return r.PodCIDRs(ctx, node)
+// A cluster answers the installer.
+type cluster struct{ log *slog.Logger }
+
+func (c cluster) PodCIDRs(ctx context.Context, kubeconfig, node string) ([]string, error) {
+	r, err := kube.Open(kubeconfig, c.log)
+	if err != nil {
+		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, cidrWait)
+	defer cancel()
+	return r.PodCIDRs(ctx, node)
+}
+
+func (c cluster) Runtime(ctx context.Context, kubeconfig, node string) (string, error) {
+	r, err := kube.Open(kubeconfig, c.log)
+	if err != nil {
+		return "", err
+	}
+	return r.ContainerRuntime(ctx, node)
 }

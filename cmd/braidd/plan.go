@@ -58,7 +58,7 @@ func planOf(ctx context.Context, config []byte, pod resolve.Pod, ifName string) 
 	defer cancel()
 	var answer *resolve.Answer
 	if c.Kubeconfig != "" || c.Manifests != "" {
-		r, err := newResolver(c.Kubeconfig, c.Manifests, "")
+		r, err := newResolver(c.Kubeconfig, c.Manifests, "", c.PodResources)
 		if err != nil {
 			return nil, err
 		}

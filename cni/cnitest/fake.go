@@ -2,6 +2,9 @@ package cnitest
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
+	"net"
 	"slices"
 	"sync"
 
@@ -22,6 +25,9 @@ type Fake struct {
 	// On, if not nil, runs in every call after it was recorded. An error that it returns is the answer. It may wait
 	// for the context, or panic.
 	On func(ctx context.Context, command string, req *cni.Request) error
+
+	// MACs gives each interface that a result of the plugin's own making has an address that no other has.
+	MACs bool
 
 	// Log, if not nil, gets the calls of this plugin among those of others, in the order in which they began.
 	Log *Log
@@ -109,9 +115,18 @@ func (f *Fake) Add(ctx context.Context, req *cni.Request) (*types100.Result, err
 	}
 	made := func(i *types100.Interface) bool { return i.Name == req.IfName && i.Sandbox == req.Netns }
 	if !slices.ContainsFunc(res.Interfaces, made) {
-		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: req.IfName, Sandbox: req.Netns})
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: req.IfName, Mac: f.macOf(req), Sandbox: req.Netns})
 	}
 	return res, nil
+}
+
+func (f *Fake) macOf(req *cni.Request) string {
+	if !f.MACs {
+		return ""
+	}
+	h := fnv.New32a()
+	fmt.Fprintln(h, req.Netns, req.IfName)
+	return net.HardwareAddr(h.Sum([]byte{0x02, 0xfa})).String()
 }
 
 // Del implements [cni.Plugin].

@@ -1,11 +1,15 @@
 package clients
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // programsEnv names the folder that the script setup prints.
@@ -73,6 +77,16 @@ func (e *engine) must(args ...string) string {
 	return out
 }
 
+// reapOrphans waits for processes whose parents have ended. What does not end is left for the leak check. The engine has to be
+// at rest.
+func reapOrphans() {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); errors.Is(err, unix.ECHILD) {
+			return
+		}
+	}
+}
+
 // run starts a container that waits.
 func (e *engine) run(name string, options ...string) {
 	e.t.Helper()
@@ -80,17 +94,33 @@ func (e *engine) run(name string, options ...string) {
 	e.must(append(args, "--rootfs", e.root, "sleep", "1000")...)
 }
 
+// output returns what a command in a running container prints, which must be something: nerdctl was seen to lose the output of a
+// command that ends at once, on a busy machine.
+func (e *engine) output(name string, args ...string) string {
+	e.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		out := e.must(append([]string{"exec", name}, args...)...)
+		if out != "" {
+			return out
+		}
+		e.t.Logf("%s exec %s %q printed nothing", e.name, name, args)
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s exec %s %q prints nothing", e.name, name, args)
+		}
+	}
+}
+
 // addresses returns the IPv4 addresses of a running container by interface, as it sees them.
 func (e *engine) addresses(name string) map[string]string {
 	e.t.Helper()
-	return parseAddresses(e.must("exec", name, "ip", "-4", "-o", "addr", "show", "scope", "global"))
+	return parseAddresses(e.output(name, "ip", "-4", "-o", "addr", "show"))
 }
 
 func parseAddresses(out string) map[string]string {
 	found := make(map[string]string)
 	for line := range strings.Lines(out) {
 		// "2: eth0    inet 10.244.0.2/24 brd ..."
-		if fields := strings.Fields(line); len(fields) > 3 && fields[2] == "inet" {
+		if fields := strings.Fields(line); len(fields) > 3 && fields[2] == "inet" && fields[1] != "lo" {
 			found[fields[1]], _, _ = strings.Cut(fields[3], "/")
 		}
 	}
@@ -111,10 +141,20 @@ func (e *engine) wantLinks(name, links string) {
 	}
 }
 
-// wantPing fails the test unless one container gets an answer from an interface of another.
+// wantPing fails the test unless one container gets an answer from an interface of another. The first packets may be lost:
+// the kernel is slow to notice the carrier of a link while the machine is busy.
 func (e *engine) wantPing(from, to, link string) {
 	e.t.Helper()
-	e.must("exec", from, "ping", "-c", "1", "-w", "10", e.addresses(to)[link])
+	address := e.addresses(to)[link]
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		out, err := e.try("exec", from, "ping", "-c", "1", "-w", "1", address)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s of container %s does not answer container %s: %v: %s", link, to, from, err, out)
+		}
+	}
 }
 
 // wantNothingLeft looks at what is kept of networks, besides Braid's own: the cache of libcni.

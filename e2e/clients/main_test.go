@@ -81,7 +81,8 @@ func inside() (cleanup func(), err error) {
 			return cleanup, err
 		}
 	}
-	return cleanup, mountRun()
+	// What outlives its parent, as monitors of containers do, becomes a child of the tests: see reapOrphans.
+	return cleanup, errors.Join(mountRun(), unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 }
 
 func mountRun() error {

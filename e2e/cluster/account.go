@@ -143,3 +143,9 @@ func (a *Account) Rotate() {
 		}
 	}
 }
+
+// Token returns a token of a service account.
+func (c *Cluster) Token(namespace, serviceAccount string) string {
+	c.t.Helper()
+	return c.token(namespace, serviceAccount, "")
+}

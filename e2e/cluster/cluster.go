@@ -34,14 +34,23 @@ type Cluster struct {
 	anonymous *http.Client // without a certificate
 	apiServer *process
 	etcdURL   string
+	flags     []string // of the API server, besides those that every cluster has
 }
 
 // Start starts etcd and the API server, with the binaries of bin.
 func Start(t testing.TB, bin string) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, bin: bin, dir: t.TempDir()}
+	// No controller makes the service account that each pod would have to have.
+	return start(t, bin, net.JoinHostPort("127.0.0.1", port(t)), "--disable-admission-plugins=ServiceAccount")
+}
+
+func start(t testing.TB, bin, address string, flags ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, bin: bin, dir: t.TempDir(), URL: "https://" + address, flags: flags}
+	host, _, _ := net.SplitHostPort(address)
 	c.pki = newPKI(t, c.dir)
-	c.pki.serving(t, "apiserver")
+	c.pki.serving(t, "apiserver", host)
+	c.pki.client(t, "kube-apiserver", "to-kubelets")
 	c.pki.client(t, "admin", "system:masters")
 	c.pki.issue(t, "sa", &x509.Certificate{})
 	pair, err := tls.LoadX509KeyPair(c.pki.path("admin.crt"), c.pki.path("admin.key"))
@@ -64,7 +73,6 @@ func Start(t testing.TB, bin string) *Cluster {
 	c.start("etcd", "--name=test", "--data-dir="+filepath.Join(c.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
 		"--listen-client-urls="+c.etcdURL, "--advertise-client-urls="+c.etcdURL,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=test="+peer)
-	c.URL = "https://127.0.0.1:" + port(t)
 	c.StartAPIServer()
 	return c
 }
@@ -72,15 +80,15 @@ func Start(t testing.TB, bin string) *Cluster {
 // StartAPIServer starts the API server again after StopAPIServer, at the same address.
 func (c *Cluster) StartAPIServer() {
 	c.t.Helper()
-	_, securePort, _ := strings.Cut(strings.TrimPrefix(c.URL, "https://"), ":")
-	c.apiServer = c.start("kube-apiserver", "--etcd-servers="+c.etcdURL, "--bind-address=127.0.0.1", "--secure-port="+securePort,
-		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
-		"--tls-cert-file="+c.pki.path("apiserver.crt"), "--tls-private-key-file="+c.pki.path("apiserver.key"),
-		"--client-ca-file="+c.pki.path("ca.crt"), "--authorization-mode=RBAC",
-		// No controller makes the service account that each pod would have to have.
-		"--disable-admission-plugins=ServiceAccount",
+	host, securePort, _ := net.SplitHostPort(strings.TrimPrefix(c.URL, "https://"))
+	flags := append([]string{"--etcd-servers=" + c.etcdURL, "--bind-address=" + host, "--secure-port=" + securePort,
+		"--advertise-address=" + host, "--endpoint-reconciler-type=none",
+		"--tls-cert-file=" + c.pki.path("apiserver.crt"), "--tls-private-key-file=" + c.pki.path("apiserver.key"),
+		"--client-ca-file=" + c.pki.path("ca.crt"), "--authorization-mode=RBAC",
+		"--kubelet-client-certificate=" + c.pki.path("kube-apiserver.crt"), "--kubelet-client-key=" + c.pki.path("kube-apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24",
-		"--service-account-key-file="+c.pki.path("sa.key"), "--service-account-signing-key-file="+c.pki.path("sa.key"))
+		"--service-account-key-file=" + c.pki.path("sa.key"), "--service-account-signing-key-file=" + c.pki.path("sa.key")}, c.flags...)
+	c.apiServer = c.start("kube-apiserver", flags...)
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		resp, err := c.admin.Get(c.URL + "/readyz")
@@ -117,7 +125,8 @@ func (c *Cluster) KillAPIServer() { c.apiServer.stop(syscall.SIGKILL) }
 // the API server shows it to new connections.
 func (c *Cluster) RotateServingCertificate() {
 	c.t.Helper()
-	c.pki.serving(c.t, "apiserver")
+	host, _, _ := net.SplitHostPort(strings.TrimPrefix(c.URL, "https://"))
+	c.pki.serving(c.t, "apiserver", host)
 	want, err := tls.LoadX509KeyPair(c.pki.path("apiserver.crt"), c.pki.path("apiserver.key"))
 	if err != nil {
 		c.t.Fatal(err)

@@ -68,11 +68,17 @@ func (p *pki) issue(t testing.TB, name string, template *x509.Certificate) (*x50
 	return cert, key
 }
 
-func (p *pki) serving(t testing.TB, name string) {
+// serving makes the certificate of a server that is reached at loopback and at the addresses.
+func (p *pki) serving(t testing.TB, name string, addresses ...string) {
 	t.Helper()
+	ips := []net.IP{net.IPv4(127, 0, 0, 1)}
+	for _, address := range addresses {
+		ips = append(ips, net.ParseIP(address))
+	}
 	p.issue(t, name, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: ips, DNSNames: []string{"localhost"},
 	})
 }
 

@@ -7,11 +7,14 @@ import (
 	"path/filepath"
 )
 
+// TmpPrefix begins the names of the temporary files, of which a process that is killed leaves one.
+const TmpPrefix = ".tmp-"
+
 // Write replaces the file at path by data: temporary file in the same folder, fsync, rename, fsync of the folder.
 // When it fails the old file is as it was and no temporary one stays.
 func Write(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-*")
+	f, err := os.CreateTemp(dir, TmpPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -25,15 +25,15 @@ import (
 // it. Dir may be called from several tests and test packages at once, and from within a node of nettest.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := ensure()
+	dir, err := Build()
 	if err != nil {
 		t.Fatalf("reference plugins: %v", err)
 	}
 	return dir
 }
 
-// ensure builds what is not there yet.
-func ensure() (dir string, err error) {
+// Build is Dir for a TestMain. It builds what is not there yet.
+func Build() (dir string, err error) {
 	if dir := os.Getenv("BRAID_REFPLUGINS_DIR"); dir != "" {
 		return filepath.Abs(dir)
 	}

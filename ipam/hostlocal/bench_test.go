@@ -11,8 +11,8 @@ import (
 	"github.com/braid-cni/braid/ipam/hostlocal"
 )
 
-// BenchmarkAllocate is one ADD and DEL while a /16 has n reservations: ours, syncs to the disk included, and the
-// reference's own allocator and store, which does not sync. Neither has to start a process.
+// BenchmarkAllocate is one ADD and DEL while a /16 has n reservations: ours, and the reference's own
+// allocator and store. Neither has to start a process, and neither syncs to the disk.
 func BenchmarkAllocate(b *testing.B) {
 	const ranges = `[[{"subnet":"10.0.0.0/16"}]]`
 	for _, n := range []int{10, 1000, 10_000, 60_000} {

@@ -80,7 +80,7 @@ func start(t *testing.T, s *kubetest.Server) *daemon {
 	t.Helper()
 	d := newDaemon(t, s)
 	d.run()
-	if err := d.WaitForSync(within(t, time.Minute)); err != nil {
+	if err := d.WaitForSync(within(t, 5*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	s.ResetRequests()
@@ -106,7 +106,7 @@ func (d *daemon) counts() map[string]int {
 // eventually waits for what a watch brings.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}

@@ -62,7 +62,7 @@ func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answ
 
 func recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic: %v\n%s", p, debug.Stack())}
+		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic of braidd: %v\n%s", p, debug.Stack())}
 	}
 }
 

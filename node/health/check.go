@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -19,34 +18,6 @@ func (s *Server) Live(name string, check func() error) { s.add(&s.live, name, ch
 
 // Ready adds a check to /readyz: whether the daemon has what it needs to answer the plugin.
 func (s *Server) Ready(name string, check func() error) { s.add(&s.ready, name, check) }
-
-// Heartbeat adds a check to /healthz that fails when beat has not been called for longer than limit: a loop calls it in
-// every round.
-func (s *Server) Heartbeat(name string, limit time.Duration) (beat func()) {
-	var last atomic.Pointer[time.Time] // a pointer keeps the monotonic clock
-	beat = func() {
-		now := time.Now()
-		last.Store(&now)
-	}
-	beat()
-	s.Live(name, func() error {
-		if silent := time.Since(*last.Load()); silent > limit {
-			return fmt.Errorf("nothing for %s; want a round every %s", silent.Round(time.Second), limit)
-		}
-		return nil
-	})
-	return beat
-}
-
-// IsReady says what /readyz would.
-func (s *Server) IsReady() bool {
-	for _, r := range run(s.checks(&s.ready)) {
-		if r.err != nil {
-			return false
-		}
-	}
-	return true
-}
 
 func (s *Server) add(to *[]*check, name string, do func() error) {
 	s.mu.Lock()

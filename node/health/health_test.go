@@ -83,14 +83,8 @@ func TestEndpoints(t *testing.T) {
 	}
 	want("/healthz", 200, "ok      reports\nok\n")
 	want("/readyz", 503, "ok      socket\nfailed  cache: pods are not listed yet:; connection refused\n")
-	if s.IsReady() {
-		t.Error("the server is ready without the cache")
-	}
 	synced.Store(true)
 	want("/readyz", 200, "ok      socket\nok      cache\nok\n")
-	if !s.IsReady() {
-		t.Error("the server is not ready with the cache")
-	}
 	want("/metrics", 200, "braid_up 1\n")
 	want("/debug/pprof/", 404, "")
 	want("/", 404, "")
@@ -144,19 +138,6 @@ func TestStuck(t *testing.T) {
 			t.Fatal("the check does not recover")
 		}
 	}
-}
-
-func TestHeartbeat(t *testing.T) {
-	s := start(t, Options{})
-	beat := s.Heartbeat("sweeper", time.Hour)
-	if status, body := get(t, s, "/healthz"); status != 200 {
-		t.Errorf("at the start: %d %s", status, body)
-	}
-	beat = s.Heartbeat("reports", -1)
-	if status, body := get(t, s, "/healthz"); status != 503 || !strings.Contains(body, "failed  reports: nothing for 0s; want a round every -1ns") {
-		t.Errorf("after too long: %d %s", status, body)
-	}
-	beat()
 }
 
 func TestListen(t *testing.T) {

@@ -48,6 +48,9 @@ func (s *state) compose() ([]byte, error) {
 		"confDir":        s.Options.NetworksDir,
 		"cniDir":         s.Options.CNIDir,
 	}
+	if s.Result != "" {
+		plugin["result"] = s.Result
+	}
 	var extra map[string]json.RawMessage
 	if len(s.Options.Config) > 0 {
 		if err := json.Unmarshal(s.Options.Config, &extra); err != nil {

@@ -275,7 +275,7 @@ func (g *Guard) adopt(s *state) error {
 	if err != nil || path == "" || path == s.Primary {
 		return err
 	}
-	if s.Primary != s.Options.bridgeConf() && path > s.Primary {
+	if s.keepsPrimary(path) {
 		if exists(s.Primary) {
 			return nil // and not valid: mendPrimary says so
 		}

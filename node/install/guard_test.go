@@ -116,9 +116,9 @@ func TestGuardOfConfiguration(t *testing.T) {
 			n.remove(ours)
 			n.remove("etc/cni/net.d/braid.d")
 		}, ConfMissing, "kubeconfig"},
-		{"folder made anew", func(n *testNode) {
-			n.remove("etc/cni/net.d")
-			must(n.T, os.MkdirAll(n.ConfDir, 0o755))
+		{"folder removed", func(n *testNode) {
+			n.rename("etc/cni/net.d", "etc/cni/old")
+			n.remove("etc/cni/old")
 		}, ConfMissing, "kubeconfig"},
 		{"own bridge removed", func(n *testNode) { n.remove("etc/cni/braid/net.d/10-cluster.conflist") }, PrimaryMissing, "own bridge"},
 		{"own bridge emptied", func(n *testNode) { must(n.T, os.Truncate(n.bridgeConf(), 0)) }, PrimaryInvalid, "own bridge"},
@@ -177,8 +177,9 @@ func TestGuardOfOrder(t *testing.T) {
 	if names[0] != earlyName || exists(n.path(ours)) || n.read("etc/cni/net.d/00-aaa.conflist") != cilium {
 		t.Errorf("found %v, want ours first, once, and the other as it was", names)
 	}
-	// It is the default network, as it would be for the runtime without Braid.
-	l.wait(PrimaryChanged, "10-calico.conflist")
+	n.eventually("the default network, as it would be for the runtime without Braid", func() bool {
+		return filepath.Base(n.state().Primary) == "00-aaa.conflist"
+	})
 	n.install()
 	if names, _ := confFiles(n.ConfDir); names[0] != earlyName || exists(n.path(ours)) {
 		t.Errorf("after another install: found %v, want ours first, once", names)
@@ -328,6 +329,7 @@ func TestNeverInvalid(t *testing.T) {
 		n.eventually("first", func() bool { return exists(filepath.Join(n.ConfDir, earlyName)) && !exists(n.path(ours)) })
 		n.remove("etc/cni/net.d/00-aaa.conflist")
 		n.eventually("back", func() bool { return exists(n.path(ours)) && !exists(filepath.Join(n.ConfDir, earlyName)) })
+		n.eventually("calico again", func() bool { return n.clusterNetwork() == "10-calico.conflist" })
 		before := n.read(ours)
 		l.stop()
 		if n.read(ours) != before {

@@ -7,14 +7,25 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/braid-cni/braid/conf"
 )
 
-// PodCIDRs asks the API server for those of a node, with the kubeconfig that was written.
-type PodCIDRs func(ctx context.Context, kubeconfig, node string) ([]string, error)
+// runtimeTime is how long the API server has to say which container runtime the node has.
+const runtimeTime = 10 * time.Second
+
+// A Cluster asks the API server about a node, with the kubeconfig that was written.
+type Cluster interface {
+	// PodCIDRs waits for those of the node.
+	PodCIDRs(ctx context.Context, kubeconfig, node string) ([]string, error)
+	// Runtime returns the container runtime and its version, as "containerd://2.4.2".
+	Runtime(ctx context.Context, kubeconfig, node string) (string, error)
+}
 
 // Install puts Braid on the node, or brings what is there up to date. It can be interrupted at any moment and run again.
-func Install(ctx context.Context, o Options, podCIDRs PodCIDRs, log *slog.Logger) error {
+func Install(ctx context.Context, o Options, cluster Cluster, log *slog.Logger) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
@@ -33,9 +44,10 @@ func Install(ctx context.Context, o Options, podCIDRs PodCIDRs, log *slog.Logger
 	if err := s.putKubeconfig(); err != nil {
 		return err
 	}
-	if err := s.choosePrimary(ctx, podCIDRs, log); err != nil {
+	if err := s.choosePrimary(ctx, cluster, log); err != nil {
 		return err
 	}
+	s.chooseResult(ctx, cluster, log)
 	// The configuration comes last: as soon as it is there the runtime calls the plugin.
 	path, err := s.putConf(log)
 	if err != nil {
@@ -87,10 +99,10 @@ func (s *state) moved(old *Options) error {
 }
 
 // choosePrimary decides what the default network is, and writes the configuration of Braid's own bridge if it is that.
-func (s *state) choosePrimary(ctx context.Context, podCIDRs PodCIDRs, log *slog.Logger) error {
+func (s *state) choosePrimary(ctx context.Context, cluster Cluster, log *slog.Logger) error {
 	o := &s.Options
 	if o.ClusterNetwork == Bridge {
-		return s.useBridge(ctx, podCIDRs)
+		return s.useBridge(ctx, cluster)
 	}
 	if o.ClusterNetwork != Auto {
 		return s.usePath(log)
@@ -98,10 +110,14 @@ func (s *state) choosePrimary(ctx context.Context, podCIDRs PodCIDRs, log *slog.
 	deadline := time.Now().Add(o.PrimaryWait)
 	for {
 		path, n, skipped, err := findPrimary(o.ConfDir)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if path != "" {
+		case s.keepsPrimary(path):
+			log.Warn("the cluster's network is not ready; pods wait for it", "path", s.Primary)
+			s.use(s.Primary, s.Network)
+			return s.save()
+		case path != "":
 			s.use(path, n.Name)
 			return s.save()
 		}
@@ -117,7 +133,14 @@ func (s *state) choosePrimary(ctx context.Context, podCIDRs PodCIDRs, log *slog.
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return s.useBridge(ctx, podCIDRs)
+	return s.useBridge(ctx, cluster)
+}
+
+// keepsPrimary tells if the default network is what it was, though its configuration is not there, or not valid: that of a
+// CNI that is being restarted or upgraded. Found is what there is otherwise; what comes before it is taken at once, what
+// comes after it by the guard, after a while.
+func (s *state) keepsPrimary(found string) bool {
+	return filepath.Dir(s.Primary) == s.Options.ConfDir && (found == "" || found > s.Primary)
 }
 
 // use notes the default network. The name that the runtime knows stays as it is once there was one.
@@ -146,17 +169,17 @@ func (s *state) usePath(log *slog.Logger) error {
 	return s.save()
 }
 
-func (s *state) useBridge(ctx context.Context, podCIDRs PodCIDRs) error {
+func (s *state) useBridge(ctx context.Context, cluster Cluster) error {
 	o := &s.Options
 	switch {
 	case len(o.PodCIDRs) > 0:
 		s.PodCIDRs = o.PodCIDRs
 	case len(s.PodCIDRs) > 0: // a node starts without an API server, too
 	case o.NodeName == "":
-		return fmt.Errorf("Braid's own bridge is to be the default network (there is no configuration of another CNI in %s), but neither --pod-cidr nor --node-name is given", o.ConfDir)
+		return fmt.Errorf("the default network is to be a bridge of Braid, since there is no configuration of another CNI in %s, but neither --pod-cidr nor --node-name is given", o.ConfDir)
 	default:
 		var err error
-		if s.PodCIDRs, err = podCIDRs(ctx, o.kubeconfig(), o.NodeName); err != nil {
+		if s.PodCIDRs, err = cluster.PodCIDRs(ctx, o.kubeconfig(), o.NodeName); err != nil {
 			return fmt.Errorf("find the pod CIDR for Braid's own bridge: %w", err)
 		}
 	}
@@ -186,6 +209,9 @@ func (s *state) putConf(log *slog.Logger) (path string, err error) {
 		log.Warn("a configuration of another CNI sorts before Braid's", "its", first, "braid's", own, "first", own < first)
 	}
 	path = filepath.Join(s.Options.ConfDir, own)
+	if err := s.mkdir(s.Options.ConfDir, 0o755); err != nil {
+		return "", err
+	}
 	if s.find(path) == nil { // somebody else's, from before there was an installation
 		if err := s.giveWay(path); err != nil {
 			return "", err
@@ -218,4 +244,23 @@ func (s *state) vacate(path string) error {
 	}
 	s.forget(f)
 	return s.save()
+}
+
+// chooseResult decides what ADD answers. containerd takes the addresses of eth0 for those of the pod; CRI-O takes all, so
+// that a pod could be known by an address of one of its other networks. Where the runtime cannot be told, the answer is the
+// one that is right for both.
+func (s *state) chooseResult(ctx context.Context, cluster Cluster, log *slog.Logger) {
+	o := &s.Options
+	ctx, cancel := context.WithTimeout(ctx, runtimeTime)
+	defer cancel()
+	runtime, err := cluster.Runtime(ctx, o.kubeconfig(), o.NodeName)
+	switch {
+	case err == nil && strings.HasPrefix(runtime, "containerd://"):
+		s.Result = conf.ResultMerged
+	case err == nil || s.Result == "":
+		s.Result = conf.ResultDefault
+	}
+	if err != nil {
+		log.Warn("the container runtime is not known; ADD answers with the default network's result", "result", s.Result, "err", err)
+	}
 }

@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/conf"
-	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/kubetest"
 )
 
@@ -148,6 +147,47 @@ func TestPrimary(t *testing.T) {
 	}
 }
 
+// An upgrade of Braid while the primary is away, or half written, leaves it what it was: pods wait for it rather than get
+// the network of somebody else.
+func TestPrimaryIsAwayAtUpgrade(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(n *testNode){
+		"gone":          func(n *testNode) { n.remove("etc/cni/net.d/10-calico.conflist") },
+		"being written": func(n *testNode) { n.conf("10-calico.conflist", `{"name": "half`) },
+		"another is left": func(n *testNode) {
+			n.remove("etc/cni/net.d/10-calico.conflist")
+			n.conf("20-other.conflist", `{"name": "other", "type": "ptp"}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			n.conf("10-calico.conflist", calico)
+			n.install()
+			away(n)
+			n.install()
+			if got := n.clusterNetwork(); got != "10-calico.conflist" {
+				t.Errorf("found %s, want what it was", got)
+			}
+			n.conf("05-cilium.conflist", cilium) // comes before
+			n.install()
+			if got := n.clusterNetwork(); got != "05-cilium.conflist" {
+				t.Errorf("found %s, want what a runtime would take", got)
+			}
+			n.ClusterNetwork = Bridge
+			n.install()
+			n.remove("etc/cni/net.d/05-cilium.conflist")
+			n.remove("etc/cni/net.d/10-calico.conflist")
+			n.conf("30-late.conflist", `{"name": "late", "type": "ptp"}`)
+			n.ClusterNetwork = Auto
+			n.install()
+			if got := n.clusterNetwork(); got == "10-cluster.conflist" {
+				t.Errorf("found %s, want what there is now", got)
+			}
+		})
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*Options){
@@ -180,6 +220,35 @@ func TestFurtherKeys(t *testing.T) {
 	_, c := n.config()
 	if c.Result != conf.ResultDefault || !c.NamespaceIsolation || len(c.DefaultNetworks) != 1 || len(c.Capabilities) != 1 {
 		t.Errorf("found %+v, want what was given", c)
+	}
+}
+
+// What ADD answers is right for the container runtime, and stays while the API server is away.
+func TestResultForRuntime(t *testing.T) {
+	t.Parallel()
+	api := kubetest.New(t)
+	n := newNode(t)
+	n.Kubeconfig = api.Kubeconfig()
+	for _, tt := range []struct{ runtime, want string }{
+		{"containerd://2.4.2", conf.ResultMerged}, {"cri-o://1.34.0", conf.ResultDefault}, {"docker://27", conf.ResultDefault},
+	} {
+		n.NodeName = strings.ReplaceAll(tt.runtime, "://", "-")
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.NodeName}}
+		node.Status.NodeInfo.ContainerRuntimeVersion = tt.runtime
+		api.AddNode(node)
+		must(t, Install(t.Context(), n.Options, apiServer{t}, testLog(t)))
+		if _, c := n.config(); c.Result != tt.want {
+			t.Errorf("%s: found result %s, want %s", tt.runtime, c.Result, tt.want)
+		}
+		must(t, Install(t.Context(), n.Options, noCluster{}, testLog(t)))
+		if _, c := n.config(); c.Result != tt.want {
+			t.Errorf("%s, without an API server: found result %s, want %s", tt.runtime, c.Result, tt.want)
+		}
+	}
+	n = newNode(t)
+	n.install()
+	if _, c := n.config(); c.Result != conf.ResultDefault {
+		t.Errorf("a runtime that is not known: found result %s", c.Result)
 	}
 }
 
@@ -216,15 +285,7 @@ func TestPodCIDRsOfNode(t *testing.T) {
 	api := kubetest.New(t)
 	api.AddNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}, Spec: corev1.NodeSpec{PodCIDR: "10.9.0.0/24", PodCIDRs: []string{"10.9.0.0/24", "fd09::/64"}}})
 	api.AddNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without"}})
-	ask := func(ctx context.Context, kubeconfig, node string) ([]string, error) {
-		r, err := kube.Open(kubeconfig, testLog(t))
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return r.PodCIDRs(ctx, node)
-	}
+	ask := apiServer{t}
 	n := newNode(t)
 	n.PodCIDRs, n.Kubeconfig, n.NodeName = nil, api.Kubeconfig(), "without"
 	if err := Install(t.Context(), n.Options, ask, testLog(t)); err == nil || !strings.Contains(err.Error(), "--allocate-node-cidrs") {
@@ -240,7 +301,7 @@ func TestPodCIDRsOfNode(t *testing.T) {
 		t.Errorf("found %s, want both pod CIDRs", got)
 	}
 	api.Stop()
-	must(t, Install(t.Context(), n.Options, noCIDRs, testLog(t))) // a node that starts while the API server is away
+	must(t, Install(t.Context(), n.Options, noCluster{}, testLog(t))) // a node that starts while the API server is away
 }
 
 // A binary that runs can be replaced, which an ordinary copy cannot do.
@@ -281,7 +342,7 @@ func installAgainAndAgain(root string) {
 	big := strings.Repeat("braid ", 1<<20)
 	for i := range 1000 {
 		n.write("image/braid", big[i:], 0o755)
-		if err := Install(context.Background(), n.Options, noCIDRs, discard); err != nil {
+		if err := Install(context.Background(), n.Options, noCluster{}, discard); err != nil {
 			panic(err)
 		}
 	}

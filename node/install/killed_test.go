@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -46,6 +48,34 @@ func TestKilledInstall(t *testing.T) {
 	}
 }
 
+// An uninstall that is killed at any moment is finished by the next one, and the node is what it was.
+func TestKilledUninstall(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("opt/cni/bin/bridge", "the reference bridge", 0o755)
+	n.write("opt/cni/bin/braid", "by hand", 0o700)
+	n.conf("10-calico.conflist", calico)
+	n.Plugins, n.Overwrite = []string{AllPlugins}, true
+	before := n.tree()
+	self, err := os.Executable()
+	must(t, err)
+	for range 10 {
+		n.install()
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), "BRAID_TEST_UNINSTALL="+n.CNIDir)
+		cmd.Stderr = t.Output()
+		must(t, cmd.Start())
+		time.Sleep(time.Duration(5+rand.IntN(100)) * time.Millisecond)
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+		n.checkWhole()
+		must(t, n.uninstall(false))
+		if diff := cmp.Diff(before, n.tree()); diff != "" {
+			t.Fatalf("after uninstall (-before +after):\n%s", diff)
+		}
+	}
+}
+
 // checkWhole looks at what a runtime would see.
 func (n *testNode) checkWhole() {
 	n.Helper()
@@ -60,7 +90,7 @@ func (n *testNode) checkWhole() {
 			continue
 		}
 		if e.Name() == "braid" {
-			if b := n.read("opt/cni/bin/braid"); !strings.HasSuffix(b, "braid ") && b != "first braid" && b != "last" {
+			if b := n.read("opt/cni/bin/braid"); !strings.HasSuffix(b, "braid ") && b != "first braid" && b != "last" && b != "by hand" {
 				n.Errorf("braid has %d bytes, and is not whole", len(b))
 			}
 		}

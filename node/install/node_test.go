@@ -14,9 +14,10 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/kube"
 )
 
-// TestMain lets the test binary be what is installed (it sleeps), and an install that is killed.
+// TestMain lets the test binary be what is installed (it sleeps), and an install or an uninstall that is killed.
 func TestMain(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == "braid":
@@ -24,6 +25,10 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 	case os.Getenv("BRAID_TEST_INSTALL") != "":
 		installAgainAndAgain(os.Getenv("BRAID_TEST_INSTALL"))
+	case os.Getenv("BRAID_TEST_UNINSTALL") != "":
+		if err := Uninstall(context.Background(), os.Getenv("BRAID_TEST_UNINSTALL"), false, discard); err != nil {
+			panic(err)
+		}
 	default:
 		os.Exit(m.Run())
 	}
@@ -38,12 +43,17 @@ type testNode struct {
 
 func newNode(t *testing.T) *testNode {
 	t.Helper()
-	return nodeAt(t, t.TempDir())
+	n := nodeAt(t, t.TempDir())
+	n.write("image/braid", "first braid", 0o755)
+	n.write("image/braidd", "first braidd", 0o755)
+	n.write("serviceaccount/token", "first", 0o600)
+	n.write("serviceaccount/ca.crt", "authority", 0o600)
+	return n
 }
 
 func nodeAt(t *testing.T, root string) *testNode {
 	t.Helper()
-	n := &testNode{t, root, Options{
+	return &testNode{t, root, Options{
 		Source:         filepath.Join(root, "image"),
 		BinDir:         filepath.Join(root, "opt/cni/bin"),
 		ConfDir:        filepath.Join(root, "etc/cni/net.d"),
@@ -55,11 +65,6 @@ func nodeAt(t *testing.T, root string) *testNode {
 		Credentials:    filepath.Join(root, "serviceaccount"),
 		PodCIDRs:       []string{"10.244.1.0/24", "fd00:244::/64"},
 	}}
-	n.write("image/braid", "first braid", 0o755)
-	n.write("image/braidd", "first braidd", 0o755)
-	n.write("serviceaccount/token", "first", 0o600)
-	n.write("serviceaccount/ca.crt", "authority", 0o600)
-	return n
 }
 
 func (n *testNode) path(name string) string { return filepath.Join(n.root, name) }
@@ -110,7 +115,7 @@ func (n *testNode) remove(name string) {
 func (n *testNode) install() { n.Helper(); must(n.T, n.try()) }
 
 func (n *testNode) try() error {
-	return Install(n.Context(), n.Options, noCIDRs, testLog(n.T))
+	return Install(n.Context(), n.Options, noCluster{}, testLog(n.T))
 }
 
 func (n *testNode) uninstall(force bool) error {
@@ -124,8 +129,36 @@ func (n *testNode) state() *state {
 	return s
 }
 
-func noCIDRs(context.Context, string, string) ([]string, error) {
+// noCluster is an API server that does not answer.
+type noCluster struct{}
+
+func (noCluster) PodCIDRs(context.Context, string, string) ([]string, error) {
 	return nil, errors.New("the test has no API server")
+}
+
+func (noCluster) Runtime(context.Context, string, string) (string, error) {
+	return "", errors.New("the test has no API server")
+}
+
+// apiServer is one that does.
+type apiServer struct{ t *testing.T }
+
+func (a apiServer) PodCIDRs(ctx context.Context, kubeconfig, node string) ([]string, error) {
+	r, err := kube.Open(kubeconfig, testLog(a.t))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return r.PodCIDRs(ctx, node)
+}
+
+func (a apiServer) Runtime(ctx context.Context, kubeconfig, node string) (string, error) {
+	r, err := kube.Open(kubeconfig, testLog(a.t))
+	if err != nil {
+		return "", err
+	}
+	return r.ContainerRuntime(ctx, node)
 }
 
 func must(t testing.TB, err error) {

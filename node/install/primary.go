@@ -16,10 +16,6 @@ import (
 // ownType is the type of the plugin.
 const ownType = "braid"
 
-// metaPlugins attach pods to several networks themselves. As the default network of Braid, or Braid as theirs, a pod would
-// get each of its networks twice, and a configuration that names the other's would never end.
-var metaPlugins = []string{ownType, "multus", "multus-shim", "danm", "genie"}
-
 // errNotPrimary says why a configuration is not one of a cluster's network.
 var errNotPrimary = errors.New("no network of a cluster")
 
@@ -44,7 +40,8 @@ func readPrimary(path string) (*conf.Network, error) {
 		return nil, err
 	}
 	for _, p := range n.Plugins {
-		if slices.Contains(metaPlugins, p.Type) {
+		// A pod would get each of its networks twice, and a configuration that names the other's would never end.
+		if slices.Contains(conf.MetaPlugins, p.Type) {
 			return nil, fmt.Errorf("%s: %w: %q attaches pods to networks itself", path, errNotPrimary, p.Type)
 		}
 	}

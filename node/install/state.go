@@ -30,6 +30,8 @@ type state struct {
 	Primary string `json:"primary,omitempty"`
 	// PodCIDRs are those that the API server had for the node. They never change.
 	PodCIDRs []string `json:"podCIDRs,omitempty"`
+	// Result is what ADD answers, by the container runtime that the node has.
+	Result string `json:"result,omitempty"`
 
 	Files []*file  `json:"files,omitempty"`
 	Dirs  []string `json:"dirs,omitempty"` // made by the installer, outermost first

@@ -173,8 +173,10 @@ func (e *ear) check() error {
 }
 
 const (
-	// handOverTime is how long a daemon that stands by may take to put its socket in the place of this one.
+	// handOverTime is how long another daemon may take to get the lock.
 	handOverTime = 200 * time.Millisecond
+	// renameTime is how long one that has the lock may take to put its socket in the place of this one.
+	renameTime = 5 * time.Second
 	// backlogTime is how long the accepting of a connection that waits can take.
 	backlogTime = 20 * time.Millisecond
 )
@@ -182,19 +184,26 @@ const (
 // handOver lets another daemon take the socket's place, and removes the socket if none does.
 func (e *ear) handOver() {
 	e.unlock()
-	for deadline := time.Now().Add(handOverTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if !leadsTo(e.path, e.own) {
+	start := time.Now()
+	for leadsTo(e.path, e.own) && time.Since(start) < renameTime {
+		time.Sleep(time.Millisecond)
+		if time.Since(start) > handOverTime && e.remove() {
 			return
 		}
 	}
+}
+
+// remove removes the socket, unless another daemon has the lock.
+func (e *ear) remove() bool {
 	lock, err := tryLock(lockPath(e.path))
 	if err != nil {
-		return // whoever has the lock is about to
+		return false
 	}
 	defer lock.Close()
 	if leadsTo(e.path, e.own) {
 		_ = os.Remove(e.path)
 	}
+	return true
 }
 
 func (e *ear) unlock() {

@@ -207,6 +207,31 @@ func TestServe(t *testing.T) {
 }
 
 // A client of another version gets an answer to what is understood of its request.
+// The server is alive as long as it answers, whatever its resolver does.
+func TestLive(t *testing.T) {
+	f := newFake()
+	var served atomic.Int32
+	s, stop := serving(t, server.Options{
+		Socket: socketPath(t), Resolver: f, MaxConnections: 2, Served: func(server.Request) { served.Add(1) },
+	})
+	if err := s.Live(); err != nil || served.Load() != 0 {
+		t.Errorf("found %v, and %d requests", err, served.Load())
+	}
+	for range 2 {
+		c := dial(t, s.Socket)
+		go func() { _ = ask(t, c, "held") }()
+		<-f.held
+	}
+	if err := s.Live(); err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("found %v with all connections held", err)
+	}
+	close(f.hold)
+	stop()
+	if err := s.Live(); err != nil {
+		t.Errorf("found %v when it has ended", err)
+	}
+}
+
 func TestOtherVersion(t *testing.T) {
 	o := server.Options{Socket: socketPath(t), Resolver: newFake()}
 	serving(t, o)

@@ -2,7 +2,10 @@ package status
 
 import (
 	"context"
+	"maps"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/braid-cni/braid/resolve"
@@ -69,9 +72,64 @@ func (q *Queue) writeEvent(ctx context.Context, r *resolve.Report) {
 			q.Log.Error("panic", "value", p, "stack", string(debug.Stack()))
 		}
 	}()
+	r.Events = slices.DeleteFunc(r.Events, func(e resolve.Event) bool { return !q.warned.claim(r.Pod, e) })
+	if len(r.Events) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, eventTime)
 	defer cancel()
 	if err := q.write(ctx, r, time.Now()); err != nil {
+		q.warned.forget(r)
 		q.Log.Warn("events not written", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "err", err)
+	}
+}
+
+const (
+	// repeatTime is how long a warning is not written again.
+	repeatTime = 5 * time.Minute
+	// maxWarnings is how many are remembered.
+	maxWarnings = 4096
+)
+
+// warnings are those that were written lately. A pod whose networks cannot be made is tried every few seconds for as long
+// as it is there, with the same error: each would be one more object in the cluster's store.
+type warnings struct {
+	mu      sync.Mutex
+	written map[warning]time.Time
+}
+
+type warning struct {
+	pod             resolve.Pod
+	reason, message string
+}
+
+// claim says whether an event is to be written. A warning is then taken for written.
+func (w *warnings) claim(pod resolve.Pod, e resolve.Event) bool {
+	if e.Type != "Warning" {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	isOld := func(_ warning, at time.Time) bool { return time.Since(at) >= repeatTime }
+	key := warning{pod, e.Reason, e.Message}
+	if at, written := w.written[key]; written && !isOld(key, at) {
+		return false
+	}
+	if len(w.written) >= maxWarnings {
+		maps.DeleteFunc(w.written, isOld)
+	}
+	if w.written == nil || len(w.written) >= maxWarnings { // then some are written once more
+		w.written = make(map[warning]time.Time)
+	}
+	w.written[key] = time.Now()
+	return true
+}
+
+// forget is for events that could not be written.
+func (w *warnings) forget(r *resolve.Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range r.Events {
+		delete(w.written, warning{r.Pod, e.Reason, e.Message})
 	}
 }

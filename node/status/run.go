@@ -166,12 +166,19 @@ func (q *Queue) writeEntry(ctx context.Context, e *entry) (err error) {
 	if report == nil {
 		return nil
 	}
-	if !q.begin(e, pending) {
-		err := q.tell(ctx, report, e.since)
-		if q.told(e, err); err != nil {
+	if q.begin(e, pending) {
+		return q.reported(ctx, e, pending)
+	}
+	// The status decides, and comes first, so that another try does not repeat the events. Those are worth less and more in
+	// number, so no pod waits for another's.
+	if report.Status != nil {
+		if err := q.try(ctx, &resolve.Report{Pod: report.Pod, Status: report.Status}, e.since); err != nil {
+			q.failed(e)
 			return err
 		}
 	}
+	q.told(e)
+	q.Events(report.Pod, report.Events)
 	return q.reported(ctx, e, pending)
 }
 
@@ -213,33 +220,29 @@ func (q *Queue) begin(e *entry, pending json.RawMessage) (written bool) {
 	return e.written
 }
 
-// told lets those go that wait, before the lock of the container is waited for: the ADD that has it may be among them.
-func (q *Queue) told(e *entry, err error) {
+// failed lets the entry stand for whatever the record has pending next time.
+func (q *Queue) failed(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err != nil {
-		e.pending = nil
-		return
-	}
+	e.pending = nil
+}
+
+// told lets those go that wait, before the lock of the container is waited for: the ADD that has it may be among them.
+func (q *Queue) told(e *entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	e.written = true
 	e.finish(nil)
 }
 
-// tell writes a report. Its status decides, and comes first, so that another try does not repeat the events. Those are
-// worth less and more in number, so no pod waits for another's.
-func (q *Queue) tell(ctx context.Context, r *resolve.Report, since time.Time) error {
+// try is a write in bounded time.
+func (q *Queue) try(ctx context.Context, r *resolve.Report, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, q.TryTime)
 	defer cancel()
-	if r.Status != nil {
-		if err := q.write(ctx, &resolve.Report{Pod: r.Pod, Status: r.Status}, since); err != nil {
-			return err
-		}
-	}
-	q.Events(r.Pod, r.Events)
-	return nil
+	return q.write(ctx, r, since)
 }
 
-// write is one try, of what was queued at a time.
+// write writes what was queued at a time, and tells about it.
 func (q *Queue) write(ctx context.Context, r *resolve.Report, since time.Time) error {
 	start := time.Now()
 	err := q.Writer.Report(ctx, r)

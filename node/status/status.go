@@ -62,6 +62,7 @@ type Queue struct {
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
 	events  chan *resolve.Report
 	dropped atomic.Uint64
+	warned  warnings
 	unread  string // what of the journal could not be read last time, and has been logged
 
 	mu      sync.Mutex

@@ -216,6 +216,11 @@ func TestWait(t *testing.T) {
 		t.Errorf("found status %q", got)
 	}
 
+	// It does not wait for the events.
+	r = w.made(w.pod("mail"), "c3", "three")
+	r.Wait = true
+	w.report(slowEvents(w), r)
+
 	w.api.Break(kubetest.Fault{Method: "PATCH", Hang: true})
 	r = w.made(w.pod("db"), "c2", "two")
 	r.Wait = true
@@ -225,6 +230,25 @@ func TestWait(t *testing.T) {
 	}
 	w.api.Mend()
 	w.isWritten("db", "c2", "two")
+}
+
+// slowEvents returns a queue that would try to write events for longer than the test takes.
+func slowEvents(w *world) *status.Queue {
+	q, _ := w.queue(func(o *status.Options) {
+		o.TryTime, o.Writer = 2*patience, hangingEvents{o.Writer}
+	})
+	return q
+}
+
+// hangingEvents writes no events.
+type hangingEvents struct{ status.Writer }
+
+func (h hangingEvents) Report(ctx context.Context, r *resolve.Report) error {
+	if r.Status == nil {
+		<-ctx.Done()
+		return &resolve.Error{Reason: resolve.Unavailable, Message: "no events"}
+	}
+	return h.Writer.Report(ctx, r)
 }
 
 // What an API server does is waited out.
@@ -497,10 +521,42 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A warning is not written again and again, whatever else is.
+func TestRepeatedWarnings(t *testing.T) {
+	w := newWorld(t)
+	web, other := w.pod("web"), w.pod("other")
+	q, _ := w.queue()
+	say := func(pod resolve.Pod, kind, message string) {
+		t.Helper()
+		w.report(q, &resolve.Report{Pod: pod, Events: []resolve.Event{{Type: kind, Reason: "Because", Message: message}}})
+		w.isEmpty(q)
+	}
+	w.api.Break(kubetest.Fault{Code: http.StatusForbidden})
+	say(web, "Warning", "no network")
+	w.eventually("it was refused", func() bool { return len(w.api.Requests()) > 0 })
+	w.api.Mend()
+	w.eventually("it is written", func() bool {
+		say(web, "Warning", "no network")
+		return slices.Contains(w.messages(), "no network")
+	})
+	for range 3 {
+		say(web, "Warning", "no network")
+	}
+	say(web, "Normal", "added")
+	say(web, "Normal", "added")
+	say(web, "Warning", "another error")
+	say(other, "Warning", "no network")
+	want := []string{"added", "added", "another error", "no network", "no network"}
+	w.eventually("the others are written", func() bool { return len(w.api.Events()) >= len(want) })
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(w.messages()))); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 // A node's worth of pods, while the API server is away and when it is back.
 func TestStorm(t *testing.T) {
 	w := newWorld(t)
-	q, _ := w.queue()
+	q, _ := w.queue(func(o *status.Options) { o.TryTime = patience }) // no event is given up
 	w.api.Break(kubetest.Fault{Close: true})
 	const pods = 250
 	for i := range pods {

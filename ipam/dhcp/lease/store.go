@@ -154,8 +154,7 @@ func (s *Store) All() (records []*Record, err error) {
 			}
 			errs = append(errs, os.Remove(path))
 		default:
-			// As atomicfile names what it writes.
-			if strings.HasPrefix(f.Name(), ".tmp-") {
+			if strings.HasPrefix(f.Name(), atomicfile.TmpPrefix) {
 				errs = append(errs, os.Remove(path))
 			}
 		}

@@ -157,8 +157,6 @@ func (d folder) names() ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-func (d folder) sync() error { return d.failed("sync", "", unix.Fsync(d.fd)) }
-
 // lock takes the lock that the reference plugin takes. It ends when the file is closed.
 func (d folder) lock(ctx context.Context) (*os.File, error) {
 	fd, err := unix.Openat(d.fd, lockName, unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o750)

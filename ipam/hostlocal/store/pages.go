@@ -17,7 +17,8 @@ const (
 
 type page [pageSize]byte
 
-func (p *page) sum() uint32 { return crc32.Checksum(p[4:], castagnoli) }
+// The IEEE polynomial: to make the tables of any other would be 0.2 ms of every start.
+func (p *page) sum() uint32 { return crc32.ChecksumIEEE(p[4:]) }
 func (p *page) seal()       { binary.LittleEndian.PutUint32(p[0:], p.sum()) }
 
 // intact says whether the page is as it was written. One that never was is a hole in the file, all zeros.
@@ -30,10 +31,7 @@ func (p *page) setRecords(n int)  { binary.LittleEndian.PutUint32(p[4:], uint32(
 func (p *page) next() uint32      { return binary.LittleEndian.Uint32(p[8:]) }
 func (p *page) setNext(no uint32) { binary.LittleEndian.PutUint32(p[8:], no) }
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	errCorrupt = errors.New("the index is corrupt")
-)
+var errCorrupt = errors.New("the index is corrupt")
 
 // pages is the index file while it is used: pages are read when they are asked for, and written all at once.
 type pages struct {

@@ -26,7 +26,10 @@ type TakenError struct{ Addr netip.Addr }
 
 func (e *TakenError) Error() string { return fmt.Sprintf("address %s is reserved already", e.Addr) }
 
-// Reserve reserves all addresses for an owner, durably, or none.
+// Reserve reserves all addresses for an owner, or none, whenever the process is killed.
+//
+// Nothing is synced to the disk: no container survives that the power goes, so neither has a reservation to. What comes back
+// of it is of an earlier boot, or torn, and is deleted then; see Open.
 func (s *Store) Reserve(o Owner, picks []Pick) error {
 	f, err := s.link(o, picks)
 	if _, taken := errors.AsType[*TakenError](err); taken {
@@ -74,14 +77,11 @@ func (s *Store) link(o Owner, picks []Pick) (f file, err error) {
 			return f, err
 		}
 	}
-	if err := s.private.remove(pendingName); err != nil {
-		return f, err
-	}
-	return f, s.dir.sync()
+	return f, s.private.remove(pendingName)
 }
 
-// prepare writes a reservation aside, to be linked to the names of its addresses. No crash, of the process or of the
-// node, can so leave an address that is reserved for nobody. One file serves all addresses: it has one content.
+// prepare writes a reservation aside, to be linked to the names of its addresses. No crash of the process can so leave an
+// address that is reserved for nobody. One file serves all addresses: it has one content.
 func (s *Store) prepare(o Owner) (f file, err error) {
 	if s.privateErr != nil {
 		return file{}, s.privateErr
@@ -95,9 +95,6 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 		return file{}, err
 	}
 	_, err = io.WriteString(w, o.content())
-	if err == nil {
-		err = w.Sync()
-	}
 	if err = errors.Join(err, w.Close()); err == nil {
 		f, err = s.private.read(pendingName)
 	}
@@ -121,7 +118,7 @@ func (s *Store) moveCursor(u *undo.Stack, p Pick) error {
 // Release frees the addresses of an owner; if it has none, those that are reserved for its container without an
 // interface name. It goes on after an error.
 //
-// What is freed is not synced: should it come back after a power failure, it costs an address until GC or the next
+// What is freed is not synced either: should it come back after a power failure, it costs an address until GC or the next
 // reboot, and nobody has it.
 func (s *Store) Release(o Owner) error {
 	named, addrs, err := s.of(o)

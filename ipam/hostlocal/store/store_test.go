@@ -287,7 +287,7 @@ func TestKilled(t *testing.T) {
 	}{
 		"prepared":  {func(t *testing.T, s *Store) { must2(s.prepare(o))(t) }, false},
 		"linked":    {func(t *testing.T, s *Store) { must2(s.prepare(o))(t); linkTo(t, s, "10.0.0.3") }, true},
-		"durable":   {func(t *testing.T, s *Store) { must2(s.link(o, []Pick{{addr("10.0.0.3"), 0, true}}))(t) }, true},
+		"listed":    {func(t *testing.T, s *Store) { must2(s.link(o, []Pick{{addr("10.0.0.3"), 0, true}}))(t) }, true},
 		"noted":     {func(t *testing.T, s *Store) { reserve(t, s, o, "10.0.0.3") }, true},
 		"pages":     {func(t *testing.T, s *Store) { reserve(t, s, o, "10.0.0.3"); check(t, s.index.flush(s.indexFile)) }, true},
 		"stamped":   {func(t *testing.T, s *Store) { reserve(t, s, o, "10.0.0.3"); must2(s.dir.newStamp())(t) }, true},

@@ -1,0 +1,10 @@
+package main
+
+import "runtime/debug"
+
+// A call allocates a few megabytes, mostly buffers for netlink, and ends: a cycle of the collector would cost it more than
+// all that memory is worth. A call with huge results is collected as soon as it comes near the limit.
+func init() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(48 << 20)
+}

@@ -1,0 +1,77 @@
+package delegate_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/bridge"
+	"github.com/braid-cni/braid/chain"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/nettest"
+	"github.com/braid-cni/braid/ipam/hostlocal"
+	"github.com/braid-cni/braid/macvlan"
+)
+
+// A pod has two networks that Braid makes itself, one of a plugin that is executed, and two own ones. Whatever DEL of a
+// plugin is told, the interfaces of the own ones are gone already, but for the one that the order does not allow.
+func TestDelDeletesInterfacesTogether(t *testing.T) {
+	w := newWorld(t)
+	nic := nettest.Parent(t, nettest.Node(t))
+	d := w.delegator()
+	d.Observer = nil
+	fakes := d.Own(nil)
+	d.Own = func(find cni.Lookup) map[string]cni.Plugin {
+		return map[string]cni.Plugin{
+			"bridge": bridge.Plugin{Find: find}, "macvlan": macvlan.Plugin{Find: find}, "host-local": hostlocal.Plugin{}, "fake-one": fakes["fake-one"],
+		}
+	}
+	br := nettest.Name("br")
+	t.Cleanup(func() {
+		if link, err := netlink.LinkByName(br); err == nil {
+			_ = netlink.LinkDel(link)
+		}
+	})
+	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.1.0.0/16"}]]}`, filepath.Join(w.dir, "addresses"))
+	network := func(name, link string) string {
+		return fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,%s,%s}`, name, link, ipam)
+	}
+	ownBridge, ownMacvlan := fmt.Sprintf(`"type":"bridge","bridge":%q`, br), fmt.Sprintf(`"type":"macvlan","master":%q`, nic.Name)
+	req := w.request("")
+	req.Config = fmt.Appendf(nil, `{"cniVersion":"1.1.0","name":"pods","type":"braid","cniDir":%q,"delegates":[%s,%s,%s,%s,%s]}`, w.dir,
+		network("a", ownBridge), network("b", ownMacvlan), `{"cniVersion":"1.1.0","name":"c","type":"fake-one"}`, network("d", ownMacvlan), network("e", ownBridge))
+	if _, err := d.Add(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if found := w.netns.Links(t); !slices.Contains(found, "net4") {
+		t.Fatalf("interfaces after ADD: %q", found)
+	}
+	// The name of an interface that somebody has put in the place of Braid's does not make it Braid's.
+	renamed := w.netns.Link(t, "net1")
+	if err := w.netns.Handle().LinkDel(renamed); err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "net1"
+	if err := w.netns.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far"}); err != nil {
+		t.Fatal(err)
+	}
+
+	var left [][]string // in the pod, at the end of each plugin's DEL
+	ctx := chain.WithCalls(t.Context(), func(chain.Call) { left = append(left, w.netns.Links(t)) })
+	if err := d.Del(ctx, req); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left {
+		slices.Sort(l)
+	}
+	before, after := []string{"eth0", "far", "net1"}, []string{"far", "net1"}
+	if diff := cmp.Diff([][]string{before, before, before, after, after}, left); diff != "" {
+		t.Errorf("interfaces after each DEL (-want +got):\n%s", diff)
+	}
+	w.wantRecords(0)
+}

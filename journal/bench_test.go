@@ -1,0 +1,72 @@
+package journal_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/braid-cni/braid/journal"
+)
+
+// withAttachments returns a record of a pod with n networks.
+func withAttachments(b *testing.B, n int) *journal.Record {
+	b.Helper()
+	r := record(b, "c1")
+	one := r.Attachments[0]
+	r.Attachments = nil
+	for i := range n {
+		one.IfName = fmt.Sprint("net", i)
+		r.Attachments = append(r.Attachments, one)
+	}
+	return r
+}
+
+// Once before the first attachment is made, and once when all are. The sync to the disk is included.
+func BenchmarkPut(b *testing.B) {
+	for _, n := range []int{1, 9} {
+		b.Run(fmt.Sprintf("%d networks", n), func(b *testing.B) {
+			j, _ := open(b)
+			r := withAttachments(b, n)
+			for b.Loop() {
+				if err := j.Put(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Once for each DEL and CHECK.
+func BenchmarkGet(b *testing.B) {
+	for _, n := range []int{1, 9} {
+		b.Run(fmt.Sprintf("%d networks", n), func(b *testing.B) {
+			j, _ := open(b)
+			if err := j.Put(withAttachments(b, n)); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, err := j.Get("c1", "eth0"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Once for each call, while other containers are at work.
+func BenchmarkLock(b *testing.B) {
+	j, _ := open(b)
+	for i := range 100 {
+		unlock, err := j.Lock(b.Context(), fmt.Sprint("other", i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer unlock()
+	}
+	for b.Loop() {
+		unlock, err := j.Lock(b.Context(), "c1")
+		if err != nil {
+			b.Fatal(err)
+		}
+		unlock()
+	}
+}
