@@ -5,6 +5,8 @@ package conformance
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -115,7 +117,7 @@ var _ = row("A98", func(t *T) {
 	n := t.Node()
 	n.api()
 	proxy := n.suite.api().NewProxy()
-	n.listen(host(proxy.URL))
+	n.relay.to.Store(host(proxy.URL))
 	var left atomic.Int32
 	left.Store(1)
 	proxy.Set(func(w http.ResponseWriter, r *http.Request) bool {
@@ -198,7 +200,37 @@ var _ = row("A104", func(t *T) {
 func init() {
 	notApplicable("it leaves the place open", "A105")
 	notApplicable("it leaves open what to do", "A119")
-	notApplicable("optional, and only of networks with devices, which need a kubelet's device plugins", "A125", "A126")
+}
+
+var _ = row("A125", deviceInfo)
+var _ = row("A126", deviceInfo)
+
+// deviceInfo: what the plugin of a device says of it, in the file of the Device Information Specification, is in the status.
+func deviceInfo(t *T) {
+	const info = `{"pci":{"pci-address":"0000:00:1f.0"},"type":"pci","version":"1.1.0"}`
+	n := t.Node()
+	n.script("rec-a", `{"ADD": {"deviceInfo": `+info+`}}`)
+	n.nad("net", rec("rec-a", `"capabilities": {"deviceID": true, "CNIDeviceInfoFile": true}`))
+	p := n.pod(`[{"name": "net", "deviceID": "0000:00:1f.0"}]`)
+	p.add().ok()
+	file, _ := at(n.one("rec-a", "ADD").conf(), "runtimeConfig", "CNIDeviceInfoFile").(string)
+	if file == "" {
+		t.Fatal("the plugin is not told where to write about its device")
+	}
+	t.suite.t.Cleanup(func() { // when no other row is about to write there
+		os.Remove(file)
+		for dir := filepath.Dir(file); os.Remove(dir) == nil; dir = filepath.Dir(dir) { // as far as they are empty
+		}
+	})
+	got := p.statusOf(n.namespace + "/net")["device-info"]
+	t.want("type and address", []any{at(got, "type"), at(got, "pci", "pci-address")}, `["pci","0000:00:1f.0"]`)
+	if version, _ := at(got, "version").(string); version == "" {
+		t.Errorf("device-info has no version: %s", text(got))
+	}
+	p.del().ok()
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("the file about the device after DEL: %v", err)
+	}
 }
 
 var _ = row("A106", func(t *T) {

@@ -39,7 +39,7 @@ type node struct {
 	namespace string
 	version   string
 	keys      dict // of the entry configuration, in place of the ones that every node has; nil leaves one out
-	listener  net.Listener
+	relay     *relay
 	usesAPI   bool
 }
 
@@ -106,27 +106,17 @@ func (n *node) api() {
 	}
 	n.usesAPI = true
 	c := n.suite.api()
-	n.listen(host(c.URL))
+	n.ns.Do(n, func() {
+		l, err := net.Listen("tcp", apiAddress)
+		n.must(err)
+		n.relay = newRelay(l, host(c.URL))
+	})
+	n.Cleanup(n.relay.close)
 	c.Create(dict{"kind": "Namespace", "metadata": dict{"name": n.namespace}})
 }
 
-// listen has the node reach the API server, or a proxy, at an address of this machine.
-func (n *node) listen(to string) {
-	n.Helper()
-	if n.listener != nil {
-		n.listener.Close()
-	}
-	n.ns.Do(n, func() {
-		var err error
-		n.listener, err = net.Listen("tcp", apiAddress)
-		n.must(err)
-	})
-	n.Cleanup(func() { n.listener.Close() })
-	go forward(n.listener, to)
-}
-
 // cut has the API server gone for the node.
-func (n *node) cut() { n.listener.Close() }
+func (n *node) cut() { n.relay.close() }
 
 // nad creates a NetworkAttachmentDefinition, "" being one without spec.config.
 func (n *node) nad(name, config string) {

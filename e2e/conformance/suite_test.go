@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/braid-cni/braid/e2e/cluster"
@@ -106,23 +107,24 @@ type implementation struct {
 	entry   string // path of the meta-plugin
 	own     bool   // it is this project's: a row that fails fails the test
 	plugins bool   // it serves bridge, macvlan, ipvlan, host-local, static, dhcp and loopback itself
-	config  func(n *node, entry map[string]any)
+	config  func(n *node, entry dict)
 }
 
 func theImplementation() implementation {
 	if path := os.Getenv(implEnv); path != "" {
 		name := filepath.Base(path)
-		return implementation{name: name, entry: path, config: func(_ *node, entry map[string]any) {
+		return implementation{name: name, entry: path, config: func(_ *node, entry dict) {
 			entry["type"] = name
 			entry["logLevel"] = "error"
 		}}
 	}
 	return implementation{
 		name: "braid", entry: filepath.Join(os.Getenv(binEnv), "braid"), own: true, plugins: true,
-		config: func(n *node, entry map[string]any) {
+		config: func(n *node, entry dict) {
 			entry["type"] = "braid"
 			entry["daemonSocket"] = filepath.Join(n.dir, "none.sock")
-			entry["policy"] = []any{map[string]any{"namespaces": []string{"*"}, "paths": []string{n.dir}}}
+			// Stores are in the node's folder, and there is no kubelet.
+			entry["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "deviceIDs": "any"}}
 		},
 	}
 }
@@ -203,16 +205,36 @@ func (s *suite) api() *cluster.Cluster {
 	return s.cluster
 }
 
-// forward passes connections of a node on to an address of the machine's own loopback, until the listener is closed.
-func forward(l net.Listener, to string) {
+// A relay passes connections of a node on to an address of the machine's own loopback.
+type relay struct {
+	to       atomic.Value // string
+	listener net.Listener
+	done     chan struct{} // closed when it accepts no more
+}
+
+func newRelay(l net.Listener, to string) *relay {
+	r := &relay{listener: l, done: make(chan struct{})}
+	r.to.Store(to)
+	go r.serve()
+	return r
+}
+
+// close ends it. Doing it twice is no error.
+func (r *relay) close() {
+	r.listener.Close()
+	<-r.done
+}
+
+func (r *relay) serve() {
+	defer close(r.done)
 	for {
-		from, err := l.Accept()
+		from, err := r.listener.Accept()
 		if err != nil {
 			return
 		}
 		go func() {
 			defer from.Close()
-			server, err := net.Dial("tcp", to)
+			server, err := net.Dial("tcp", r.to.Load().(string))
 			if err != nil {
 				return
 			}

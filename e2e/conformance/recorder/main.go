@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,8 @@ type reply struct {
 	Exit    int
 	Stderr  string
 	SleepMS int
+
+	DeviceInfo json.RawMessage // written where runtimeConfig says
 }
 
 // A Call is one line of calls.jsonl.
@@ -49,11 +52,17 @@ func main() {
 	var conf struct {
 		CNIVersion, Name string
 		PrevResult       map[string]any
+		RuntimeConfig    struct{ CNIDeviceInfoFile string }
 	}
 	_ = json.Unmarshal(stdin, &conf) // a test may send anything
 	r := script(dir, c.Type, c.Command, conf.Name)
 	time.Sleep(time.Duration(r.SleepMS) * time.Millisecond)
 	fmt.Fprint(os.Stderr, r.Stderr)
+	if path := conf.RuntimeConfig.CNIDeviceInfoFile; path != "" && r.DeviceInfo != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, r.DeviceInfo, 0o644)); err != nil {
+			fmt.Fprintln(os.Stderr, "recorder:", err)
+		}
+	}
 	switch {
 	case r.Error != nil:
 		fmt.Println(string(r.Error))
