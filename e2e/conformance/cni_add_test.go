@@ -37,10 +37,10 @@ var _ = row("B35", func(t *T) {
 })
 
 // chained is a node whose meta-plugin comes after another plugin, and the pod that this one has made eth0 for.
-func chained(t *T) *pod {
+func chained(t *T, networks string) *pod {
 	n := t.Node()
 	n.nad("net", hostLocalBridge)
-	p := n.pod("net")
+	p := n.pod(networks)
 	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer0"}
 	veth.Name = "eth0"
 	n.must(p.ns.Handle().LinkAdd(veth))
@@ -54,7 +54,7 @@ func chained(t *T) *pod {
 }
 
 var _ = row("B36", func(t *T) {
-	p := chained(t)
+	p := chained(t, "net")
 	before := p.ns.Link(t, "eth0").Attrs().Index
 	if o := p.add(); o.exit != 0 && !t.suite.impl.own {
 		t.NotApplicable("it makes the interfaces, which is the clause before, and adjusts none")
@@ -72,7 +72,7 @@ var _ = row("B143", keepsPrevResult)
 
 // keepsPrevResult: what the plugins before have made is in the result.
 func keepsPrevResult(t *T) {
-	r := chained(t).add().result()
+	r := chained(t, "net").add().result()
 	if len(r.Interfaces) < 2 || r.Interfaces[0].Name != "host0" || r.Interfaces[1].Name != "eth0" {
 		t.Errorf("interfaces of prevResult are not in the result: %s", text(r))
 	}
@@ -85,8 +85,7 @@ func keepsPrevResult(t *T) {
 }
 
 var _ = row("B144", func(t *T) {
-	p := chained(t)
-	p.annotate("")
+	p := chained(t, "")
 	r := p.add().raw()
 	t.want("interfaces", at(r, "interfaces", 1, "name"), `"eth0"`)
 	t.want("addresses", at(r, "ips"), `[{"address":"10.50.0.7/24","gateway":"10.50.0.1","interface":1}]`)

@@ -242,7 +242,8 @@ var _ = row("B154", func(t *T) {
 
 var _ = row("B155", func(t *T) {
 	p := t.Node().container()
-	for name, value := range map[string]string{"CNI_CONTAINERID": "a/b", "CNI_IFNAME": "a/b", "CNI_NETNS": "-", "CNI_COMMAND": "NONSENSE"} {
+	for _, c := range [][2]string{{"CNI_CONTAINERID", "a/b"}, {"CNI_IFNAME", "a/b"}, {"CNI_NETNS", "-"}, {"CNI_COMMAND", "NONSENSE"}} {
+		name, value := c[0], c[1]
 		e := p.exec(t.suite.impl.entry, with(p.env("ADD"), name, value), p.entry()).fails(types.ErrInvalidEnvironmentVariables)
 		if !strings.Contains(e.text(), name) {
 			t.Errorf("the error does not name %s: %s", name, e.text())

@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -117,7 +118,7 @@ var _ = row("A98", func(t *T) {
 	n := t.Node()
 	n.api()
 	proxy := n.suite.api().NewProxy()
-	n.relay.to.Store(host(proxy.URL))
+	n.relay.lead(host(proxy.URL))
 	var left atomic.Int32
 	left.Store(1)
 	proxy.Set(func(w http.ResponseWriter, r *http.Request) bool {
@@ -243,7 +244,7 @@ var _ = row("A106", func(t *T) {
 	p := n.pod("net")
 	p.add().ok()
 	for _, s := range p.status() {
-		for key := range s {
+		for _, key := range slices.Sorted(maps.Keys(s)) {
 			if !slices.Contains(standard, key) && !strings.Contains(key, ".") {
 				t.Errorf("an entry has the key %q", key)
 			}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -113,6 +114,36 @@ func (n *node) api() {
 	})
 	n.Cleanup(n.relay.close)
 	c.Create(dict{"kind": "Namespace", "metadata": dict{"name": n.namespace}})
+	if n.suite.impl.daemon {
+		n.startDaemon()
+	}
+}
+
+// nodeName is that of every node: no two see each other's pods, since they are of different namespaces.
+const nodeName = "conformance"
+
+// socket is where the node's daemon listens, if it has one.
+func (n *node) socket() string { return filepath.Join(n.dir, "d.sock") }
+
+// startDaemon starts the daemon, and waits until it knows the cluster.
+func (n *node) startDaemon() {
+	n.Helper()
+	const health = "127.0.0.1:9477"
+	start(n, n.ns, filepath.Join(n.suite.bin, "braidd"), "daemon", "--kubeconfig", n.suite.kubeconfig, "--cni-dir", filepath.Join(n.dir, "state"),
+		"--socket", n.socket(), "--dhcp-socket", "", "--node-name", nodeName, "--listen", health, "--log-level", "error")
+	until(n.T, func() (ready bool) {
+		n.ns.Do(n, func() {
+			c, err := net.Dial("tcp", health)
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			fmt.Fprint(c, "GET /readyz HTTP/1.0\r\n\r\n")
+			answer, err := io.ReadAll(c)
+			ready = err == nil && bytes.Contains(answer, []byte(" 200 "))
+		})
+		return ready
+	})
 }
 
 // cut has the API server gone for the node.
@@ -189,7 +220,7 @@ func (n *node) podIn(namespace string, annotations dict) *pod {
 	}
 	n.suite.api().Create(dict{
 		"kind": "Pod", "metadata": dict{"namespace": namespace, "name": p.name, "annotations": annotations},
-		"spec": dict{"containers": []any{dict{"name": "c", "image": "example.org/c"}}},
+		"spec": dict{"nodeName": nodeName, "containers": []any{dict{"name": "c", "image": "example.org/c"}}},
 	})
 	p.uid = p.object().Metadata.UID
 	p.args = fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s", namespace, p.name, p.id, p.uid)

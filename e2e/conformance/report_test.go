@@ -58,7 +58,7 @@ func (s *suite) report() {
 
 // render writes the report of all results.
 func render(dir, to string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "*.json")) // sorted
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return err
 	}
@@ -74,6 +74,7 @@ func render(dir, to string) error {
 		}
 		all = append(all, r)
 	}
+	slices.SortFunc(all, func(a, b results) int { return strings.Compare(a.Name, b.Name) })
 	return os.WriteFile(to, []byte(markdown(all)), 0o644)
 }
 
@@ -141,7 +142,9 @@ page; [e2e/conformance](../e2e/conformance) has the tests, named by the row.
 - **different**: it does not, and that is a decision; the reason is beside it.
 - **n/a**: the clause is about somebody else, or is a permission that nobody can fail.
 
-The third column has the keyword of the standard; "step" is a step of the protocol that has none. Clauses are quoted.
+Clauses are quoted, but for what is in parentheses. The third column has the keyword of the standard; a step is one of the
+protocol that has none. Braid is asked twice: as the plugin alone (braid), and with the node daemon, which answers from its
+cache (braid+daemon, ` + "`make conformance IMPL=braid+daemon`" + `).
 
 The same tests are put to another implementation with ` + "`make conformance IMPL=multus`" + `, which builds Multus (the thin plugin), or
 ` + "`IMPL=/path/binary`" + `: the same configurations, the same API server, full rights there, and the reference plugins for interfaces and

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/braid-cni/braid/e2e/cluster"
@@ -107,11 +107,16 @@ type implementation struct {
 	entry   string // path of the meta-plugin
 	own     bool   // it is this project's: a row that fails fails the test
 	plugins bool   // it serves bridge, macvlan, ipvlan, host-local, static, dhcp and loopback itself
+	daemon  bool   // nodes that have an API server have its daemon
 	config  func(n *node, entry dict)
 }
 
+// withDaemon is the name of this project's implementation with a daemon on each node.
+const withDaemon = "braid+daemon"
+
 func theImplementation() implementation {
-	if path := os.Getenv(implEnv); path != "" {
+	path := os.Getenv(implEnv)
+	if path != "" && path != withDaemon {
 		name := filepath.Base(path)
 		return implementation{name: name, entry: path, config: func(_ *node, entry dict) {
 			entry["type"] = name
@@ -119,10 +124,11 @@ func theImplementation() implementation {
 		}}
 	}
 	return implementation{
-		name: "braid", entry: filepath.Join(os.Getenv(binEnv), "braid"), own: true, plugins: true,
+		name: cmp.Or(path, "braid"), daemon: path == withDaemon, entry: filepath.Join(os.Getenv(binEnv), "braid"), own: true, plugins: true,
 		config: func(n *node, entry dict) {
 			entry["type"] = "braid"
-			entry["daemonSocket"] = filepath.Join(n.dir, "none.sock")
+			entry["daemonSocket"] = n.socket() // nobody listens without a daemon
+			entry["waitForStatus"] = true      // that the test can look at once
 			// Stores are in the node's folder, and there is no kubelet.
 			entry["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "deviceIDs": "any"}}
 		},
@@ -199,7 +205,11 @@ func (s *suite) api() *cluster.Cluster {
 				"subjects": []any{dict{"kind": "ServiceAccount", "namespace": "kube-system", "name": s.impl.name}},
 			})
 		}
-		s.kubeconfig = c.Kubeconfig("kube-system", s.impl.name, "https://"+apiAddress)
+		account := s.impl.name
+		if s.impl.own {
+			account = "braid" // of deploy/rbac.yaml
+		}
+		s.kubeconfig = c.Kubeconfig("kube-system", account, "https://"+apiAddress)
 		s.cluster = c
 	})
 	return s.cluster
@@ -207,22 +217,36 @@ func (s *suite) api() *cluster.Cluster {
 
 // A relay passes connections of a node on to an address of the machine's own loopback.
 type relay struct {
-	to       atomic.Value // string
 	listener net.Listener
 	done     chan struct{} // closed when it accepts no more
+
+	mu    sync.Mutex
+	to    string
+	conns []net.Conn // of both sides; those that have ended too
 }
 
 func newRelay(l net.Listener, to string) *relay {
-	r := &relay{listener: l, done: make(chan struct{})}
-	r.to.Store(to)
+	r := &relay{listener: l, done: make(chan struct{}), to: to}
 	go r.serve()
 	return r
 }
 
-// close ends it. Doing it twice is no error.
+// lead has the node reach another address from now on. Connections break.
+func (r *relay) lead(to string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = to
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.conns = nil
+}
+
+// close ends it, and all connections. Doing it twice is no error.
 func (r *relay) close() {
 	r.listener.Close()
 	<-r.done
+	r.lead("")
 }
 
 func (r *relay) serve() {
@@ -232,20 +256,27 @@ func (r *relay) serve() {
 		if err != nil {
 			return
 		}
-		go func() {
-			defer from.Close()
-			server, err := net.Dial("tcp", r.to.Load().(string))
-			if err != nil {
-				return
-			}
-			defer server.Close()
-			go func() {
-				_, _ = io.Copy(server, from) // a connection that breaks is closed, that is all
-				_ = server.(*net.TCPConn).CloseWrite()
-			}()
-			_, _ = io.Copy(from, server)
-		}()
+		go r.pass(from)
 	}
+}
+
+func (r *relay) pass(from net.Conn) {
+	defer from.Close()
+	r.mu.Lock()
+	server, err := net.Dial("tcp", r.to)
+	if err == nil {
+		r.conns = append(r.conns, from, server)
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		_, _ = io.Copy(server, from) // a connection that breaks is closed, that is all
+		_ = server.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(from, server)
 }
 
 // host returns host:port of a URL.
