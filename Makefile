@@ -36,6 +36,31 @@ test-cluster: ## end-to-end tests against a real kube-apiserver and etcd, built 
 	@hack/setup test
 	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin go test -count=1 -tags cluster -run Cluster ./e2e ./e2e/cluster ./kube/... ./deploy
 
+.PHONY: conformance
+conformance: ## every clause of the standards, asked of the binaries; writes docs/conformance.md (IMPL=multus, braid+daemon, a path; root)
+	@hack/setup test
+	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin CONFORMANCE_REPORT=1 IMPL=$(IMPL) \
+	  go test -count=1 -tags conformance -parallel 4 -timeout 20m -run TestClauses ./e2e/conformance
+
+.PHONY: test-scale
+test-scale: ## what the daemons of 1,000 nodes ask of an API server, measured (root)
+	@hack/setup test
+	@bin=$$(hack/kubebin) && set -x && BRAID_KUBEBIN=$$bin go test -count=1 -tags cluster -v -timeout 30m -run TestScale ./e2e
+
+.PHONY: bench
+bench: ## measure Braid against its peers and write docs/benchmarks.md: half an hour on a quiet machine (root)
+	@hack/setup test
+	go run ./bench
+
+.PHONY: bench-quick
+bench-quick: ## the most important of it, in some minutes; the report is in bin/ (root)
+	@hack/setup test
+	go run ./bench -quick
+
+.PHONY: bench-vm
+bench-vm: ## ipvlan against the reference, on a kernel that has it
+	PACKAGES=./ipvlan hack/vm/test -run '^$$' -bench .
+
 .PHONY: test-node
 test-node: ## pods on a real node: kubelet, containerd and runc in namespaces; BRAID_CONTAINERD=2 for containerd 2.x (root)
 	@hack/setup test
@@ -77,8 +102,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster,node,deploy ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy ./...
+	go vet -tags cluster,node,deploy,conformance ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 

@@ -25,7 +25,7 @@ type InUseError struct {
 }
 
 func (e *InUseError) Error() string {
-	msg := "pods have networks that only Braid can undo: delete them first, or drain the node"
+	msg := "pods have networks that only Braid can undo: delete them first, or drain the node; of pods that are gone, braidd sweep undoes them"
 	for _, pod := range e.Pods {
 		msg += "\n  " + pod
 	}
@@ -112,11 +112,8 @@ func (s *state) inUse() error {
 func (s *state) records() string { return filepath.Join(s.Options.CNIDir, "attachments") }
 
 // needsBraid says that nobody but Braid can undo a record: it has networks beyond the default one, or Braid's own plugins
-// have made that, whose rules for masquerading no other plugin of the type knows. What another boot made is gone.
+// have made that, whose rules for masquerading no other plugin of the type knows.
 func (s *state) needsBraid(r *journal.Record) bool {
-	if r.BootID != "" && r.BootID != journal.BootID() {
-		return false
-	}
 	executed := s.executed()
 	return slices.ContainsFunc(r.Attachments, func(a journal.Attachment) bool {
 		return !a.Default || slices.ContainsFunc(a.Network.Plugins, func(p conf.Plugin) bool {
