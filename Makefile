@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 20s
+NODE_TESTS ?= .*
 
 # The same for every build and test, so that each package is compiled once.
 export CGO_ENABLED ?= 0
@@ -62,10 +63,10 @@ bench-vm: ## ipvlan against the reference, on a kernel that has it
 	PACKAGES=./ipvlan hack/vm/test -run '^$$' -bench .
 
 .PHONY: test-node
-test-node: ## pods on a real node: kubelet, containerd and runc in namespaces; BRAID_CONTAINERD=2 for containerd 2.x (root)
+test-node: ## pods on a real node: kubelet, containerd (BRAID_CONTAINERD=1 or 2) and runc in namespaces; NODE_TESTS names parts (root)
 	@hack/setup test
 	@kube=$$(hack/kubebin node) && node=$$(hack/nodebin) && set -x && \
-	  BRAID_KUBEBIN=$$kube BRAID_NODEBIN=$$node go test -count=1 -timeout 30m -tags node ./e2e/node
+	  BRAID_KUBEBIN=$$kube BRAID_NODEBIN=$$node go test -count=1 -timeout 30m -tags node -run 'TestNode/^($(NODE_TESTS))$$' ./e2e/node
 
 .PHONY: test-clients
 test-clients: build ## other runtimes' CNI clients: CRI-O's and containerd's drivers, cnitool, podman, nerdctl (root)

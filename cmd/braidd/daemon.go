@@ -184,10 +184,10 @@ func (f *daemonFlags) runSweeper(ctx context.Context, m *metrics.Metrics, n *nod
 	if err != nil {
 		return err
 	}
-	o.Command = sweep.Command{Root: f.hostRoot, Path: self}
+	o.Command = sweep.Command{Root: f.hostRoot, Path: self, Args: []string{"--cni-dir", f.CNIDir}}
 	if at, err := install.Installed(f.CNIDir); err == nil {
 		o.Command.Path = filepath.Join(at.BinDir, "braidd")
-		o.Command.Args = []string{"--conf-dir", at.ConfDir}
+		o.Command.Args = append(o.Command.Args, "--conf-dir", at.ConfDir)
 	} else if !errors.Is(err, install.ErrNotInstalled) {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 
 // sweepCommand walks the journal once. The daemon runs it, where the file system of the host is to be seen.
 func sweepCommand() *cobra.Command {
-	var config, confDir, known string
+	var config, confDir, cniDir, known string
 	var asJSON bool
 	var o delegate.SweepOptions
 	cmd := &cobra.Command{
@@ -37,6 +37,9 @@ func sweepCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			entry, err := sweepEntry(config, confDir)
+			if err != nil && config == "" && cniDir != "" {
+				entry, err = json.Marshal(map[string]string{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "cniDir": cniDir})
+			}
 			if err != nil {
 				return err
 			}
@@ -58,6 +61,7 @@ func sweepCommand() *cobra.Command {
 	flags.StringVar(&config, "config", "", "the plugin's configuration, or a list that has it")
 	flags.StringVar(&confDir, "conf-dir", "/etc/cni/net.d",
 		"where the first configuration with the plugin is taken from, without --config")
+	flags.StringVar(&cniDir, "cni-dir", "", "the plugin's cniDir, to be swept if there is no configuration of the plugin")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "change nothing, print what would be done")
 	flags.DurationVar(&o.Grace, "grace", time.Minute,
 		"how long a container must have been gone; what another boot left is not waited for")

@@ -132,7 +132,11 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 	late := fmt.Errorf("not done in %s: %w", s.o.Deadline, context.DeadlineExceeded)
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Deadline, late)
 	defer cancel()
-	findings, err := s.o.Command.run(ctx, s.o.Grace, s.known(ctx), &lines{log: s.o.Log})
+	stderr := &lines{log: s.o.Log}
+	findings, err := s.o.Command.run(ctx, s.o.Grace, s.known(ctx), stderr)
+	if err != nil && stderr.last != "" {
+		err = fmt.Errorf("%w: %s", err, stderr.last)
+	}
 	sum := Summary{Verdicts: count(verdicts), Actions: count(actions), Err: err}
 	s.remember(findings, time.Now(), err == nil)
 	for i := range findings {
@@ -276,6 +280,7 @@ func (s *Sweeper) event(f *delegate.Finding, message string) {
 type lines struct {
 	log  *slog.Logger
 	rest []byte
+	last string // line: why the child gives up
 }
 
 var _ io.Writer = (*lines)(nil)
@@ -289,5 +294,6 @@ func (l *lines) Write(b []byte) (int, error) {
 		}
 		l.rest = []byte(rest)
 		l.log.Info("sweep", "stderr", line)
+		l.last = line
 	}
 }
