@@ -113,6 +113,11 @@ func (d *Delegator) Sweep(ctx context.Context, req *cni.Request, o SweepOptions)
 		c.log.Warn("the configuration is invalid; the sweep works from the journal", "err", invalid)
 	}
 	entry.Ignored = nil // has been told
+	if !o.DryRun {
+		if err := c.journal.Tidy(); err != nil {
+			c.log.Warn("tidy the journal", "err", err)
+		}
+	}
 	records, err := c.journal.All()
 	s := &sweep{Delegator: d, req: req, conf: entry, journal: c.journal, o: o}
 	candidates := s.candidates(records)
