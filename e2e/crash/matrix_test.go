@@ -193,13 +193,15 @@ func (m *matrix) run() {
 				set = followers[m.turn%len(followers):][:1]
 				m.turn++
 			}
+			killed := 0
 			for _, f := range set {
 				if m.point(n, action, f) {
-					reached = true
-					m.kills++
+					killed++
 				}
 			}
-			if reached {
+			m.kills += killed
+			if killed > 0 {
+				reached = true
 				m.points++
 			}
 		}

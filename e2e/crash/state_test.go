@@ -58,14 +58,18 @@ func (w *world) kernel(s state) {
 	addrs, err := netdev.Dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	w.must(err)
 	for _, a := range addrs {
-		s.add("address %s of %s", a.IPNet, names[a.LinkIndex])
+		if !a.IP.IsLinkLocalUnicast() { // the kernel's own, which takes its time
+			s.add("address %s of %s", a.IPNet, names[a.LinkIndex])
+		}
 	}
 	routes, err := netdev.Dump(func() ([]netlink.Route, error) {
 		return h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	})
 	w.must(err)
 	for _, r := range routes {
-		s.add("route %s via %v dev %s table %d", r.Dst, r.Gw, names[r.LinkIndex], r.Table)
+		if !r.Dst.IP.IsLinkLocalUnicast() && !r.Dst.IP.IsMulticast() {
+			s.add("route %s via %v dev %s table %d", r.Dst, r.Gw, names[r.LinkIndex], r.Table)
+		}
 	}
 	rules, err := netdev.Dump(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_ALL) })
 	w.must(err)

@@ -56,7 +56,7 @@ type world struct {
 	witness  *pod   // lives from the begin to the end, and is to lose nothing
 	baseline state  // what there is beside the pods that come and go
 	served   state  // leases of the DHCP server
-	pods     int // so far
+	pods     int    // so far
 }
 
 // within makes a world, runs do on a thread of its node, and looks whether anything is left of it in the end.
