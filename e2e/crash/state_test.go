@@ -90,7 +90,10 @@ func (w *world) rules(s state) {
 // files lists everything that is kept on disk, but what there may always be: locks, the cursors and the index of a
 // network, and what an ADD has prepared and the next one replaces.
 func (w *world) files(s state) {
-	for _, dir := range []string{"ipam", "braid", "dhcp.sock.leases"} {
+	for _, dir := range []string{"ipam", "braid", "dhcp.leases"} {
+		if _, err := os.Stat(filepath.Join(w.dir, dir)); err != nil {
+			w.Fatal(err)
+		}
 		err := filepath.WalkDir(filepath.Join(w.dir, dir), func(path string, d fs.DirEntry, err error) error {
 			if os.IsNotExist(err) { // removed meanwhile
 				return nil

@@ -52,11 +52,13 @@ type world struct {
 	nic  *nettest.NIC
 	dir  string
 
-	leases   string // file of the DHCP server
-	witness  *pod   // lives from the begin to the end, and is to lose nothing
-	baseline state  // what there is beside the pods that come and go
-	served   state  // leases of the DHCP server
-	pods     int    // so far
+	leases     string // file of the DHCP server
+	stopKeeper func()
+
+	witness  *pod  // lives from the begin to the end, and is to lose nothing
+	baseline state // what there is beside the pods that come and go
+	served   state // leases of the DHCP server
+	pods     int   // so far
 }
 
 // within makes a world, runs do on a thread of its node, and looks whether anything is left of it in the end.
@@ -69,7 +71,8 @@ func within(t testing.TB, do func(*world)) {
 	w.manifests()
 	w.node.Do(t, func() {
 		defer w.dnsmasq()()
-		defer w.keeper()()
+		w.stopKeeper = w.keeper()
+		defer func() { w.stopKeeper() }()
 		defer w.daemon()()
 		do(w)
 	})
