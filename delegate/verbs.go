@@ -50,7 +50,7 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	var corrupt *journal.CorruptError
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return c.delOfOther(ctx)
+		return errors.Join(c.delOfOther(ctx), c.journal.Remove(req.ContainerID, req.IfName)) // of a record that was never finished
 	case errors.As(err, &corrupt):
 		return c.delWithoutRecord(ctx, corrupt)
 	case err != nil:

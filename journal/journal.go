@@ -6,7 +6,7 @@
 // record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync.
 //
 // On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
-// temporary file and renamed. DIR/lock carries the locks: see [Journal.Lock].
+// temporary file, that name with ".tmp" behind it, and renamed. DIR/lock carries the locks: see [Journal.Lock].
 package journal
 
 import (
@@ -120,14 +120,19 @@ func (j *Journal) path(containerID, ifName string) string {
 	return filepath.Join(j.dir, containerID+":"+ifName+".json")
 }
 
-// Put writes the record durably: when it returns nil the record survives a loss of power.
+// temporary ends the names of files that are being written, or that a killed process has left.
+const temporary = ".tmp"
+
+// Put writes the record durably: when it returns nil the record survives a loss of power. The caller has the lock of the
+// container.
 func (j *Journal) Put(r *Record) error {
 	r.Version = version
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	return atomicfile.Write(j.path(r.ContainerID, r.IfName), b, 0o600)
+	path := j.path(r.ContainerID, r.IfName)
+	return atomicfile.WriteVia(path+temporary, path, b, 0o600)
 }
 
 // Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read.
@@ -175,9 +180,15 @@ func (r *Record) validate(path string) error {
 	return nil
 }
 
-// Remove forgets a record. It succeeds if there is none.
+// Remove forgets a record, and what a killed process has left of writing it. It succeeds if there is none. The caller has
+// the lock of the container.
 func (j *Journal) Remove(containerID, ifName string) error {
-	err := os.Remove(j.path(containerID, ifName))
+	path := j.path(containerID, ifName)
+	return errors.Join(remove(path+temporary), remove(path)) // the record last: it is what the next DEL or sweep looks for
+}
+
+func remove(path string) error {
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

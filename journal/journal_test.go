@@ -278,3 +278,52 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	}
 	unlock()
 }
+
+// TestTidy: what a killed Put has left goes with the next Put or Remove of the record, or by itself; never what somebody is
+// about to write.
+func TestTidy(t *testing.T) {
+	j, dir := open(t)
+	left := func() []string {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	kill := func() {
+		t.Helper()
+		for _, id := range []string{"c1", "c2"} {
+			if err := os.WriteFile(filepath.Join(dir, id+":eth0.json.tmp"), []byte(`{"vers`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	kill()
+	if all, err := j.All(); len(all) != 0 || err != nil {
+		t.Errorf("All = %v, %v", all, err)
+	}
+	if err := errors.Join(j.Put(record(t, "c1")), j.Remove("c2", "eth0")); err != nil || len(left()) != 0 {
+		t.Errorf("after Put and Remove: %v, %q", err, left())
+	}
+	kill()
+	unlock, err := j.Lock(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Tidy(); err != nil || len(left()) != 1 {
+		t.Errorf("after Tidy with c1 locked: %v, %q", err, left())
+	}
+	unlock()
+	if err := j.Tidy(); err != nil || len(left()) != 0 {
+		t.Errorf("after Tidy: %v, %q", err, left())
+	}
+	kill()
+	if unlock, err = j.LockAll(t.Context()); err != nil || len(left()) != 0 {
+		t.Errorf("after LockAll: %v, %q", err, left())
+	}
+	unlock()
+	if got, err := j.Get("c1", "eth0"); err != nil || got.ContainerID != "c1" {
+		t.Errorf("the record: %v, %v", got, err)
+	}
+}

@@ -32,17 +32,21 @@ func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), 
 }
 
 // LockAll waits for every Lock to end and keeps others from beginning: as soon as it waits, so that it gets its turn on a
-// node where there is always one.
+// node where there is always one. Having got it, it removes what killed processes have left of writing records.
 //
 // The specification (section 3): "The container runtime must ensure that no add or delete operations are in progress
 // before executing gc, and must wait for gc to complete before issuing new add or delete commands."
 func (j *Journal) LockAll(ctx context.Context) (unlock func(), err error) {
-	return j.lock(ctx, "all containers", func(f *os.File) error {
+	unlock, err = j.lock(ctx, "all containers", func(f *os.File) error {
 		if err := set(f, flock(unix.F_WRLCK, gate, 1)); err != nil {
 			return err
 		}
 		return set(f, flock(unix.F_WRLCK, 0, 0))
 	})
+	if err == nil {
+		_ = j.tidy(func(_, path string) error { return remove(path) }) // they are in nobody's way
+	}
+	return unlock, err
 }
 
 // gate is the byte that each Lock has to pass, and that LockAll keeps while it waits for the others.

@@ -1,38 +1,41 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/braid-cni/braid/internal/atomicfile"
 )
 
-// leftoverAge is how old a temporary file is that nobody will rename any more.
-const leftoverAge = time.Hour
-
-// Tidy removes what writers have left that were killed. It needs no lock.
+// Tidy removes what killed processes have left of writing records. It leaves out containers that somebody is at work on.
+// [Journal.LockAll] does the same, for all.
 func (j *Journal) Tidy() error {
-	entries, err := os.ReadDir(j.dir)
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // wait for no lock
+	return j.tidy(func(containerID, path string) error {
+		unlock, err := j.Lock(now, containerID)
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return remove(path)
+	})
+}
+
+// tidy hands over each file that was not written to its end.
+func (j *Journal) tidy(do func(containerID, path string) error) error {
+	paths, err := filepath.Glob(filepath.Join(j.dir, "*:*.json"+temporary))
 	if err != nil {
-		return fmt.Errorf("look for what writers have left: %w", err)
+		return fmt.Errorf("list %s: %w", j.dir, err)
 	}
 	var errs []error
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), atomicfile.TmpPrefix) {
-			continue
-		}
-		info, err := e.Info()
-		if err == nil && time.Since(info.ModTime()) > leftoverAge {
-			err = os.Remove(filepath.Join(j.dir, e.Name()))
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	for _, path := range paths {
+		containerID, _, _ := strings.Cut(filepath.Base(path), ":")
+		errs = append(errs, do(containerID, path))
 	}
 	return errors.Join(errs...)
 }

@@ -7,17 +7,31 @@ import (
 	"path/filepath"
 )
 
-// TmpPrefix begins the names of the temporary files, of which a process that is killed leaves one.
+// TmpPrefix begins the names of the temporary files of [Write], of which a process that is killed leaves one.
 const TmpPrefix = ".tmp-"
 
 // Write replaces the file at path by data: temporary file in the same folder, fsync, rename, fsync of the folder.
 // When it fails the old file is as it was and no temporary one stays.
-func Write(path string, data []byte, perm os.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, TmpPrefix+"*")
+func Write(path string, data []byte, perm os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), TmpPrefix+"*")
 	if err != nil {
 		return err
 	}
+	return replace(f, path, data, perm)
+}
+
+// WriteVia is Write with a temporary file in the same folder whose path is given, so that what a killed process has left
+// can be found: the next WriteVia takes its place. No two may be at work on one path at the same time.
+func WriteVia(temporary, path string, data []byte, perm os.FileMode) error {
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	return replace(f, path, data, perm)
+}
+
+// replace writes a temporary file and puts it in the place of another one.
+func replace(f *os.File, path string, data []byte, perm os.FileMode) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -40,7 +54,7 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return SyncDir(dir)
+	return SyncDir(filepath.Dir(path))
 }
 
 // SyncDir makes the names in a folder durable.

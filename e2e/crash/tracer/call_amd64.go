@@ -1,0 +1,221 @@
+package tracer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Call is one that the program is about to make.
+type Call struct {
+	N      int    // which one of those that are watched, from 1
+	Name   string // of the system call
+	Number int
+	Args   [6]uint64
+	// Object is what the call is about, as far as it is known: a path, a kind of socket.
+	Object string
+	// Requests are those of a netlink message, by name.
+	Requests []string
+
+	process, thread int
+	protocols       map[string]int
+}
+
+// String describes the call so that the next run can be found to have the same one.
+func (c *Call) String() string {
+	s := fmt.Sprintf("#%d %s %s", c.N, c.Name, c.Object)
+	if len(c.Requests) > 0 {
+		s += " " + strings.Join(c.Requests, "+")
+	}
+	return strings.TrimSpace(s)
+}
+
+// look finds out what the call is about.
+func (c *Call) look() {
+	switch c.Number {
+	case unix.SYS_OPENAT, unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_FCHMODAT, unix.SYS_UTIMENSAT, unix.SYS_NEWFSTATAT, unix.SYS_READLINKAT:
+		c.Object = c.path(c.Args[1])
+	case unix.SYS_OPEN, unix.SYS_MKDIR, unix.SYS_UNLINK, unix.SYS_RMDIR, unix.SYS_STATFS:
+		c.Object = c.path(c.Args[0])
+	case unix.SYS_RENAME, unix.SYS_LINK, unix.SYS_SYMLINK:
+		c.Object = c.path(c.Args[0]) + " " + c.path(c.Args[1])
+	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT:
+		c.Object = c.path(c.Args[1]) + " " + c.path(c.Args[3])
+	case unix.SYS_CONNECT:
+		c.Object = c.address(c.Args[1], c.Args[2])
+	case unix.SYS_SENDTO:
+		c.Object = c.file()
+		c.netlink(c.Args[1], c.Args[2])
+	case unix.SYS_SENDMSG:
+		c.Object = c.file()
+		c.message()
+	case unix.SYS_SOCKET:
+		c.Object = fmt.Sprintf("family %d protocol %d", c.Args[0], c.Args[2])
+	case unix.SYS_EXIT_GROUP, unix.SYS_CLONE, unix.SYS_CLONE3, unix.SYS_PIPE2:
+	default:
+		c.Object = c.file()
+	}
+}
+
+func (c *Call) read(at uint64, n int) []byte {
+	b := make([]byte, n)
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(n)
+	n, err := unix.ProcessVMReadv(c.thread, local, []unix.RemoteIovec{{Base: uintptr(at), Len: n}}, 0)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+func (c *Call) path(at uint64) string {
+	if at == 0 {
+		return ""
+	}
+	// A string may end right before a page that is not there.
+	b := c.read(at, int(4096-at%4096))
+	if !bytes.Contains(b, []byte{0}) {
+		b = append(b, c.read(at+uint64(len(b)), 4096)...)
+	}
+	name, _, _ := bytes.Cut(b, []byte{0})
+	return string(name)
+}
+
+// file says what the first argument, a descriptor, is of.
+func (c *Call) file() string {
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.process, int32(c.Args[0])))
+	if err != nil {
+		return ""
+	}
+	if !strings.HasPrefix(link, "socket:") {
+		return link
+	}
+	protocol, ok := c.protocols[link]
+	if !ok {
+		protocol = c.protocol()
+		c.protocols[link] = protocol
+	}
+	switch protocol {
+	case unix.NETLINK_ROUTE:
+		return "netlink-route"
+	case unix.NETLINK_NETFILTER:
+		return "netlink-netfilter"
+	}
+	return "socket"
+}
+
+// protocol returns that of a netlink socket; -1 for all others.
+func (c *Call) protocol() int {
+	pidfd, err := unix.PidfdOpen(c.process, 0)
+	if err != nil {
+		return -1
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, int(c.Args[0]), 0)
+	if err != nil {
+		return -1
+	}
+	defer unix.Close(fd)
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_NETLINK {
+		return -1
+	}
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return -1
+	}
+	return protocol
+}
+
+// message is a struct msghdr.
+func (c *Call) message() {
+	header := c.read(c.Args[1], 56)
+	if len(header) < 56 {
+		return
+	}
+	iov := c.read(binary.LittleEndian.Uint64(header[16:]), 16)
+	if len(iov) < 16 {
+		return
+	}
+	c.netlink(binary.LittleEndian.Uint64(iov), binary.LittleEndian.Uint64(iov[8:]))
+}
+
+// netlink names the requests of a message.
+func (c *Call) netlink(at, size uint64) {
+	if !strings.HasPrefix(c.Object, "netlink-") {
+		return
+	}
+	b := c.read(at, int(min(size, 1<<16)))
+	for len(b) >= 16 {
+		n := (int(binary.LittleEndian.Uint32(b)) + 3) &^ 3
+		c.Requests = append(c.Requests, requestName(c.Object, binary.LittleEndian.Uint16(b[4:])))
+		if n < 16 || n > len(b) {
+			break
+		}
+		b = b[n:]
+	}
+}
+
+var routeRequests = map[uint16]string{
+	16: "LINK", 20: "ADDR", 24: "ROUTE", 28: "NEIGH", 32: "RULE", 36: "QDISC", 64: "PREFIX", 80: "NETCONF", 84: "MDB", 88: "NSID",
+}
+
+func requestName(kind string, t uint16) string {
+	if kind == "netlink-route" {
+		return [...]string{"NEW", "DEL", "GET", "SET"}[t%4] + routeRequests[t&^3]
+	}
+	if t>>8 == unix.NFNL_SUBSYS_NFTABLES {
+		names := []string{
+			"NEWTABLE", "GETTABLE", "DELTABLE", "NEWCHAIN", "GETCHAIN", "DELCHAIN", "NEWRULE", "GETRULE", "DELRULE",
+			"NEWSET", "GETSET", "DELSET", "NEWSETELEM", "GETSETELEM", "DELSETELEM", "NEWGEN", "GETGEN",
+		}
+		if i := int(t & 0xff); i < len(names) {
+			return names[i]
+		}
+	}
+	switch t {
+	case 16:
+		return "BEGIN"
+	case 17:
+		return "COMMIT"
+	}
+	return fmt.Sprint(t)
+}
+
+// changes says that a message changes something: it is no netlink request that only asks.
+func (c *Call) changes() bool {
+	for _, r := range c.Requests {
+		if !strings.HasPrefix(r, "GET") {
+			return true
+		}
+	}
+	return len(c.Requests) == 0
+}
+
+// toOthers says that a descriptor leads out of the program: it is no means of the runtime.
+func (c *Call) toOthers() bool { return c.Object != "" && !strings.HasPrefix(c.Object, "anon_inode:") }
+
+// notProcSelf leaves out that the Go runtime names its threads, and the like.
+func notProcSelf(c *Call) bool { return !strings.HasPrefix(c.Object, "/proc/self/task/") }
+
+// notRuntime leaves out what the Go runtime opens before the program begins.
+func notRuntime(c *Call) bool {
+	return !strings.HasPrefix(c.Object, "/sys/kernel/mm/") && !strings.HasPrefix(c.Object, "/proc/self/task/")
+}
+
+// address is a struct sockaddr.
+func (c *Call) address(at, size uint64) string {
+	b := c.read(at, int(min(size, 128)))
+	if len(b) < 2 {
+		return ""
+	}
+	family := binary.LittleEndian.Uint16(b)
+	if family == unix.AF_UNIX {
+		path, _, _ := bytes.Cut(b[2:], []byte{0})
+		return string(path)
+	}
+	return fmt.Sprintf("family %d", family)
+}
