@@ -73,6 +73,11 @@ test-clients: build ## other runtimes' CNI clients: CRI-O's and containerd's dri
 	@hack/setup test
 	@programs=$$(e2e/clients/setup) && set -x && BRAID_BIN=$(CURDIR)/bin BRAID_CLIENTS=$$programs go test -C e2e/clients -count=1 .
 
+.PHONY: test-crash
+test-crash: ## the binaries killed at every system call that changes something, and what follows (root)
+	@hack/setup test
+	go test -count=1 -timeout 30m -tags crash ./e2e/crash
+
 .PHONY: test-deploy
 test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them
 	@promtool=$$(hack/promtool) && set -x && BRAID_PROMTOOL=$$promtool go test -count=1 -tags deploy ./deploy ./node/metrics
@@ -103,8 +108,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster,node,deploy,conformance ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance ./...
+	go vet -tags cluster,node,deploy,conformance,crash ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 

@@ -98,8 +98,8 @@ func TestSweepTidies(t *testing.T) {
 	w := newWorld(t)
 	w.macs = true
 	w.mustAdd()
-	left, long := filepath.Join(w.dir, "attachments", ".tmp-1"), time.Now().Add(-24*time.Hour)
-	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, long, long)); err != nil {
+	left := filepath.Join(w.dir, "attachments", "c9:eth0.json.tmp")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.sweep(delegate.SweepOptions{DryRun: true})
