@@ -1,0 +1,109 @@
+package delegate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/chain"
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+)
+
+// GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
+// stand for all attachments that Braid made with them. The others are undone, and then every network is told which of
+// its own attachments are valid.
+//
+// "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use." Passing on the
+// runtime's list as it is would have them free net1 of every pod.
+func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
+	ctx, observed := d.observe(ctx, "GC")
+	defer func() { observed.end(err) }()
+	c, err := d.call(req)
+	if err != nil {
+		return err
+	}
+	observed.of(c)
+	valid, err := cni.ValidAttachments(req.Config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.GC)
+	defer cancel()
+	unlock, err := c.journal.LockAll(ctx)
+	if err != nil {
+		return tryAgain(err)
+	}
+	defer unlock()
+
+	records, unreadable := c.journal.All()
+	errs := []error{unreadable}
+	networks := newNetworkSet()
+	for _, network := range c.operatorNetworks() {
+		networks.add(network)
+	}
+	for _, r := range records {
+		stale := r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+		for i := range r.Attachments {
+			a := &r.Attachments[i]
+			networks.add(a.Network)
+			if !stale {
+				networks.keep(a.Network, r.At(a))
+			}
+		}
+		if stale {
+			errs = append(errs, c.undo(ctx, r))
+		}
+	}
+	if unreadable != nil {
+		// An attachment may be in use whose record can not be read: nobody is told that it is not.
+		return errors.Join(errs...)
+	}
+	for _, n := range networks.list {
+		if err := chain.Lenient(n.network, c.path, c.find).GC(ctx, networks.valid[n.network.Name]); err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", n.network.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// operatorNetworks returns the networks that the configuration names and that can be read without the API server.
+func (c *call) operatorNetworks() (networks []*conf.Network) {
+	for _, o := range operatorChoices(c.conf, nil) {
+		if network, err := o.load(c.conf, nil); err == nil {
+			networks = append(networks, network)
+		}
+	}
+	return networks
+}
+
+// A networkSet collects networks and their valid attachments. A network is told apart by its whole configuration, since
+// a NetworkAttachmentDefinition may have been edited; attachments belong to all configurations of one name, since it
+// is by name that plugins keep them.
+type networkSet struct {
+	list  []member
+	valid map[string][]types.GCAttachment // by network name
+}
+
+type member struct {
+	network *conf.Network
+	config  string
+}
+
+func newNetworkSet() *networkSet { return &networkSet{valid: make(map[string][]types.GCAttachment)} }
+
+func (s *networkSet) add(network *conf.Network) {
+	config, err := json.Marshal(network)
+	if err != nil || slices.ContainsFunc(s.list, func(m member) bool { return m.config == string(config) }) {
+		return
+	}
+	s.list = append(s.list, member{network, string(config)})
+}
+
+func (s *networkSet) keep(network *conf.Network, at cni.Attachment) {
+	s.valid[network.Name] = append(s.valid[network.Name], types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
+}
