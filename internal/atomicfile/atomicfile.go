@@ -8,7 +8,7 @@ import (
 )
 
 // Write replaces the file at path by data: temporary file in the same folder, fsync, rename, fsync of the folder.
-// When it fails the old file is as it was and no temporary one stays. A process that is killed may leave one, .tmp-*.
+// When it fails no temporary file stays, and the old one is as it was, unless it was the last step that failed. A process that is killed may leave one, .tmp-*.
 func Write(path string, data []byte, perm os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
 	if err != nil {
