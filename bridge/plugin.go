@@ -137,8 +137,9 @@ func (e *essentials) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Re
 	if err != nil {
 		return err
 	}
-	if found {
-		return e.forgetSourceRouting(req)
+	// If the port is gone, an earlier DEL may not have come further than that.
+	if err := e.forgetSourceRouting(req); err != nil || found {
+		return err
 	}
 	prev, err := cni.PrevResult(req.Config)
 	if err != nil {
@@ -183,7 +184,7 @@ func isPair(a, b netlink.Link) bool {
 		a.Attrs().ParentIndex == b.Attrs().Index && b.Attrs().ParentIndex == a.Attrs().Index
 }
 
-// forgetSourceRouting removes the rules that lead to the routing table of the pod's interface, which has gone.
+// forgetSourceRouting removes the rules that lead to the routing table of the pod's interface, if that has gone.
 func (e *essentials) forgetSourceRouting(req *cni.Request) error {
 	if !e.SourceRouting {
 		return nil
@@ -196,8 +197,8 @@ func (e *essentials) forgetSourceRouting(req *cni.Request) error {
 		return err
 	}
 	defer pod.Close()
-	if pod.Free(req.IfName) != nil {
-		return nil
+	if _, err := pod.Link(req.IfName); err == nil || !errors.Is(err, netdev.ErrNotFound) {
+		return err
 	}
 	return pod.DeleteLink(req.IfName)
 }

@@ -126,7 +126,11 @@ func (c *call) undoEarlier(ctx context.Context) error {
 		return c.journal.SetAside(c.req.ContainerID, c.req.IfName)
 	case err != nil:
 		return err
-	case r.Done && c.alive(r) && r.Netns == c.req.Netns:
+	}
+	switch alive, err := c.alive(r); {
+	case err != nil:
+		return err
+	case r.Done && alive && r.Netns == c.req.Netns:
 		// "A runtime should not call ADD twice (without an intervening DEL) for the same (network name, container id,
 		// name of the interface inside the container)."
 		return fmt.Errorf("container %s has interface %s already, made by an ADD at %s: DEL it first", r.ContainerID, r.IfName, r.Created.Format(time.RFC3339))
@@ -177,8 +181,8 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		c.deviceInfo().request(record, &a)
 		record.Attachments = append(record.Attachments, a)
 	}
-	if err := c.journal.Put(record); err != nil {
-		return nil, err
+	if err := c.journal.Put(record); err != nil { // it may be there all the same, if only that cannot be made to last
+		return nil, errors.Join(err, c.journal.Remove(record.ContainerID, record.IfName))
 	}
 	begun := 0
 	exists := make([]bool, len(plan))

@@ -120,7 +120,10 @@ func (c *call) pod() resolve.Pod {
 // undo takes back what a record says may exist, last attachment first. What could not be undone stays in the record,
 // for the next DEL, GC or sweep; a record of which nothing is left is removed.
 func (c *call) undo(ctx context.Context, r *journal.Record) error {
-	if !c.alive(r) {
+	switch alive, err := c.alive(r); {
+	case err != nil:
+		return err
+	case !alive:
 		r.Netns = ""
 	}
 	var left []journal.Attachment
@@ -150,13 +153,24 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 }
 
 // alive says whether the network namespace of a record still exists. That of another boot does not, whatever lies at
-// its path today; and a path like /proc/PID/ns/net can lead to that of another pod by now, or to the node's own.
-func (c *call) alive(r *journal.Record) bool {
-	if r.Netns == "" || r.BootID != c.BootID {
-		return false
+// its path today; and a path like /proc/PID/ns/net can lead to that of another pod by now, or to the node's own. The error
+// is that it cannot be told: nothing is undone then, since what is in a namespace would be taken for gone with it.
+func (c *call) alive(r *journal.Record) (bool, error) {
+	if r.Netns == "" || c.otherBoot(r) {
+		return false, nil
 	}
 	inode, err := inodeOf(r.Netns)
-	return err == nil && inode == r.NetnsInode
+	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP, unix.EINVAL, unix.ESRCH} {
+		if errors.Is(err, gone) {
+			return false, nil
+		}
+	}
+	return inode == r.NetnsInode, err
+}
+
+// otherBoot says whether it is certain that a record is of another boot. The identity of this one may be unreadable.
+func (d *Delegator) otherBoot(r *journal.Record) bool {
+	return r.BootID != "" && d.BootID != "" && r.BootID != d.BootID
 }
 
 // inodeOf tells a namespace from another that exists at the same time.

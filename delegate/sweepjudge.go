@@ -99,11 +99,6 @@ func macOf(a *journal.Attachment) string {
 	return ""
 }
 
-// otherBoot says whether it is certain that a record is of another boot.
-func (s *sweep) otherBoot(r *journal.Record) bool {
-	return r.BootID != "" && s.BootID != "" && r.BootID != s.BootID
-}
-
 // A sight is what there is at the path of a record's namespace.
 type sight struct {
 	state  int

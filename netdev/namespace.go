@@ -49,12 +49,20 @@ func Open(path string) (*Namespace, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	handle, err := netlink.NewHandleAt(netns.NsHandle(fd), unix.NETLINK_ROUTE)
+	ns := &Namespace{path: path, fd: netns.NsHandle(fd)}
+	// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
+	err = ns.Do(func() (err error) {
+		ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
+		if ns.handle != nil {
+			ns.handle.Close()
+		}
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open a netlink socket in %s: %w", path, err)
 	}
-	return &Namespace{path: path, fd: netns.NsHandle(fd), handle: handle}, nil
+	return ns, nil
 }
 
 // Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which

@@ -129,7 +129,12 @@ func (ns *Namespace) deleteOrphanedRules() error {
 	}
 	var errs []error
 	for table, rules := range byTable {
-		if _, err := ns.handle.LinkByIndex(table - firstTable); !errors.As(err, &netlink.LinkNotFoundError{}) {
+		_, err := ns.handle.LinkByIndex(table - firstTable)
+		if err == nil {
+			continue
+		}
+		if !errors.As(err, &netlink.LinkNotFoundError{}) {
+			errs = append(errs, fmt.Errorf("look up the interface of table %d: %w", table, err))
 			continue
 		}
 		for _, rule := range rules {

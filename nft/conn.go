@@ -66,8 +66,11 @@ func (r Rules) once(ctx context.Context, fn func(*conn) error) error {
 		// The library waits for an answer per request, but a kernel that rejects a transaction may give one for all.
 		return socket.SetDeadline(deadline)
 	}
-	var err error
-	c.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(r.ns.FD()), nftables.WithSockOptions(prepare))
+	// Not nftables.WithNetNSFd: what it goes by loses the error of a socket that cannot be had, and the process with it.
+	err := r.ns.Do(func() (err error) {
+		c.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(prepare))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open a netfilter netlink socket: %w", err)
 	}

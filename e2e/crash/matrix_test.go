@@ -31,7 +31,7 @@ type verb struct {
 
 func braid(p *pod, env []string, config []byte) *tracer.Command {
 	return &tracer.Command{
-		Path: filepath.Join(binaries(), "braid"), Env: env, Stdin: config, Timeout: time.Minute, Watch: tracer.Changes(),
+		Path: filepath.Join(binaries(), "braid"), Env: env, Stdin: config, Timeout: 20 * time.Second, Watch: tracer.Changes(),
 	}
 }
 
@@ -55,7 +55,7 @@ var verbs = []verb{
 		},
 		func(p *pod) *tracer.Command {
 			return &tracer.Command{
-				Path: filepath.Join(binaries(), "braidd"), Args: p.sweepArgs(), Env: os.Environ(), Timeout: time.Minute, Watch: tracer.Changes(),
+				Path: filepath.Join(binaries(), "braidd"), Args: p.sweepArgs(), Env: os.Environ(), Timeout: 20 * time.Second, Watch: tracer.Changes(),
 			}
 		}, 100,
 	},
@@ -273,7 +273,7 @@ func (m *matrix) neighbour(p *pod, what string) {
 func (w *world) clean(p *pod, what string, ended bool) {
 	if complaint := wait(func() string { return w.wrong(w.baseline) }); complaint != "" {
 		w.Errorf("%s:\n%s", what, complaint)
-		w.baseline = w.state() // to complain once
+		w.tolerate()
 	}
 	if !p.gone {
 		for _, thing := range p.inside() {

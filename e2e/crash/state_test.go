@@ -90,7 +90,7 @@ func (w *world) rules(s state) {
 // files lists everything that is kept on disk, but what there may always be: locks, the cursors and the index of a
 // network, and what an ADD has prepared and the next one replaces.
 func (w *world) files(s state) {
-	for _, dir := range []string{"ipam", "braid", "dhcp.leases"} {
+	for _, dir := range []string{"ipam", "braid", "dhcp.leases", "marks"} {
 		if _, err := os.Stat(filepath.Join(w.dir, dir)); err != nil {
 			w.Fatal(err)
 		}
@@ -131,10 +131,25 @@ func (w *world) wrong(want state) string {
 	have := w.state()
 	var lines []string
 	for _, thing := range have.minus(want) {
-		lines = append(lines, "left: "+thing)
+		if w.ignored[thing] == 0 {
+			lines = append(lines, "left: "+thing)
+		}
 	}
 	for _, thing := range want.minus(have) {
-		lines = append(lines, "missing: "+thing)
+		if w.ignored[thing] == 0 {
+			lines = append(lines, "missing: "+thing)
+		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// tolerate has nobody complain again of what is wrong now.
+func (w *world) tolerate() {
+	if w.ignored == nil {
+		w.ignored = make(state)
+	}
+	have := w.state()
+	for _, thing := range slices.Concat(have.minus(w.baseline), w.baseline.minus(have)) {
+		w.ignored[thing]++
+	}
 }

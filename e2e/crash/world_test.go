@@ -30,12 +30,14 @@ import (
 
 // The networks of every pod. Between them they have all that Braid makes on a node: bridges, ports, gateway addresses,
 // masquerading, spoof checks, reservations of both IP versions, interfaces on a card, the node's own way to them, routing
-// tables in the pod, and a lease.
+// tables in the pod, a lease, and what a third-party plugin makes.
 const (
 	clusterNetwork = `{"cniVersion": "1.1.0", "name": "cluster", "type": "bridge", "bridge": "cluster0", "isDefaultGateway": true, "ipMasq": true,
 		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "ranges": [[{"subnet": "10.244.0.0/16"}], [{"subnet": "fd00:244::/64"}]]}}`
-	storageNetwork = `{"cniVersion": "1.1.0", "type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
-		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}}`
+	storageNetwork = `{"cniVersion": "1.1.0", "plugins": [
+		{"type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
+			"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}},
+		{"type": "third", "marks": "$DIR/marks"}]}`
 	lanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC", "hostAccess": true,
 		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.30.0.0/16"}}`
 	wanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC",
@@ -58,6 +60,7 @@ type world struct {
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
 	served   state // leases of the DHCP server
+	ignored  state // has been complained of
 	pods     int   // so far
 }
 
@@ -93,7 +96,7 @@ func (w *world) must(err error) {
 func (w *world) manifests() {
 	w.Helper()
 	dir := filepath.Join(w.dir, "manifests")
-	w.must(os.MkdirAll(dir, 0o755))
+	w.must(errors.Join(os.MkdirAll(dir, 0o755), os.Mkdir(filepath.Join(w.dir, "marks"), 0o700)))
 	write := func(name string, object map[string]any) {
 		b, err := json.Marshal(object)
 		w.must(errors.Join(err, os.WriteFile(filepath.Join(dir, name+".yaml"), b, 0o600)))
@@ -115,7 +118,7 @@ func (w *world) manifests() {
 func (w *world) config(more string) []byte {
 	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + binaries() + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
-		"policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
+		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
 }
 
 // start starts a program that runs as long as the world does. Its output is shown if the test fails.

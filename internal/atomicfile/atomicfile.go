@@ -11,7 +11,7 @@ import (
 const TmpPrefix = ".tmp-"
 
 // Write replaces the file at path by data: temporary file in the same folder, fsync, rename, fsync of the folder.
-// When it fails the old file is as it was and no temporary one stays.
+// When it fails no temporary file stays, and the old one is as it was, unless it was the last step that failed.
 func Write(path string, data []byte, perm os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), TmpPrefix+"*")
 	if err != nil {

@@ -112,16 +112,14 @@ func (e *tryAgainError) Unwrap() []error {
 // release gives the leases of an attachment back, by the keeper, or without it if it does not run. It fails only if
 // the context ends.
 func release(ctx context.Context, socket string, key lease.Key) error {
-	_, err := ask(ctx, socket, &lease.Request{Verb: lease.VerbDel, Spec: lease.Spec{Key: key}})
-	if errors.Is(err, errAbsent) {
-		err = withStore(ctx, socket, func(s *lease.Store) error {
-			r, err := s.Get(key)
-			if r == nil || err != nil {
-				return err
-			}
-			return releaseRecord(ctx, s, r)
-		})
-	}
+	req := &lease.Request{Verb: lease.VerbDel, Spec: lease.Spec{Key: key}}
+	err := askOrOpen(ctx, socket, req, func(s *lease.Store) error {
+		r, err := s.Get(key)
+		if r == nil || err != nil {
+			return err
+		}
+		return releaseRecord(ctx, s, r)
+	})
 	if err != nil {
 		// A keeper that does not answer will find the interface gone, and forget the lease.
 		return ctx.Err()
@@ -131,11 +129,8 @@ func release(ctx context.Context, socket string, key lease.Key) error {
 
 // collect releases the leases of a network that are not in the list.
 func collect(ctx context.Context, socket, network string, valid []types.GCAttachment) error {
-	_, err := ask(ctx, socket, &lease.Request{Verb: lease.VerbGC, Spec: lease.Spec{Key: lease.Key{Network: network}}, Valid: valid})
-	if !errors.Is(err, errAbsent) {
-		return err
-	}
-	return withStore(ctx, socket, func(s *lease.Store) error {
+	req := &lease.Request{Verb: lease.VerbGC, Spec: lease.Spec{Key: lease.Key{Network: network}}, Valid: valid}
+	return askOrOpen(ctx, socket, req, func(s *lease.Store) error {
 		records, err := s.All()
 		errs := []error{err}
 		for _, r := range records {
@@ -148,26 +143,39 @@ func collect(ctx context.Context, socket, network string, valid []types.GCAttach
 	})
 }
 
-// withStore opens the records of a keeper that does not run. There being none is no error. While it is about to start
-// or to end it has them open, and no ear yet or no more: that is waited for a moment.
-func withStore(ctx context.Context, socket string, do func(*lease.Store) error) error {
-	for range 20 {
-		s, err := lease.OpenStore(lease.Dir(socket))
+// askOrOpen has the keeper do something that can be done twice, or does it to the records of a keeper that does not run;
+// there being none is no error. A keeper that has its records open and does not answer is about to start or to end, or a
+// connection to it broke: it is asked again.
+func askOrOpen(ctx context.Context, socket string, req *lease.Request, do func(*lease.Store) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for tries := 20; ; tries-- {
+		res, err := exchange(ctx, socket, req)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case err == nil && res.Error == nil:
 			return nil
+		case err == nil && res.Error.Details != lease.DetailsEnding:
+			return res.Error
 		case err == nil:
+			err = res.Error
+		}
+		if ctx.Err() != nil {
+			return tryAgain(fmt.Errorf("ask the DHCP lease keeper at %s: %w", socket, context.Cause(ctx)))
+		}
+		s, openErr := lease.OpenStore(lease.Dir(socket))
+		switch {
+		case openErr == nil:
 			return errors.Join(do(s), s.Close())
-		case !errors.Is(err, lease.ErrBusy):
-			return err
+		case errors.Is(openErr, fs.ErrNotExist) && errors.Is(err, errAbsent):
+			return nil
+		case !errors.Is(openErr, lease.ErrBusy) || tries == 0:
+			return tryAgain(errors.Join(err, openErr))
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("open the leases of %s: %w", socket, lease.ErrBusy)
 }
 
 // releaseTime bounds how long servers and neighbours that do not answer are waited for.

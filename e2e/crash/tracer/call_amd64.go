@@ -132,15 +132,60 @@ func (c *Call) protocol() int {
 
 // message is a struct msghdr.
 func (c *Call) message() {
+	if at, size, ok := c.vector(); ok {
+		c.netlink(at, size)
+	}
+}
+
+// vector returns the first buffer of a struct msghdr.
+func (c *Call) vector() (at, size uint64, ok bool) {
 	header := c.read(c.Args[1], 56)
 	if len(header) < 56 {
-		return
+		return 0, 0, false
 	}
 	iov := c.read(binary.LittleEndian.Uint64(header[16:]), 16)
 	if len(iov) < 16 {
-		return
+		return 0, 0, false
 	}
-	c.netlink(binary.LittleEndian.Uint64(iov), binary.LittleEndian.Uint64(iov[8:]))
+	return binary.LittleEndian.Uint64(iov), binary.LittleEndian.Uint64(iov[8:]), true
+}
+
+// buffer returns what a call sends from, or receives to.
+func (c *Call) buffer() uint64 {
+	if c.Number == unix.SYS_SENDTO || c.Number == unix.SYS_RECVFROM {
+		return c.Args[1]
+	}
+	at, _, _ := c.vector()
+	return at
+}
+
+// peeks says that a call leaves what it receives for the next one.
+func (c *Call) peeks() bool {
+	flags := c.Args[2]
+	if c.Number == unix.SYS_RECVFROM {
+		flags = c.Args[3]
+	}
+	return flags&unix.MSG_PEEK != 0
+}
+
+// spoil makes a request of a netlink message, the second one of a transaction, one of a type that does not exist.
+func (c *Call) spoil() error {
+	at := c.buffer()
+	header := c.read(at, 16)
+	if len(header) < 16 {
+		return unix.EFAULT
+	}
+	kind := uint16(0x7fff)
+	if len(c.Requests) > 1 {
+		at += (uint64(binary.LittleEndian.Uint32(header)) + 3) &^ 3
+		kind = unix.NFNL_SUBSYS_NFTABLES<<8 | 0xff
+	} else if c.Object == "netlink-netfilter" {
+		kind = unix.NFNL_SUBSYS_NFTABLES<<8 | 0xff
+	}
+	var b [2]byte
+	binary.LittleEndian.PutUint16(b[:], kind)
+	_, err := unix.PtracePokeData(c.thread, uintptr(at+4), b[:])
+	return err
 }
 
 // netlink names the requests of a message.
@@ -201,9 +246,14 @@ func (c *Call) toOthers() bool { return c.Object != "" && !strings.HasPrefix(c.O
 // notProcSelf leaves out that the Go runtime names its threads, and the like.
 func notProcSelf(c *Call) bool { return !strings.HasPrefix(c.Object, "/proc/self/task/") }
 
-// notRuntime leaves out what the Go runtime opens before the program begins.
+// notRuntime leaves out what the Go runtime looks at for itself.
 func notRuntime(c *Call) bool {
-	return !strings.HasPrefix(c.Object, "/sys/kernel/mm/") && !strings.HasPrefix(c.Object, "/proc/self/task/")
+	for _, prefix := range []string{"/sys/kernel/mm/", "/sys/fs/cgroup/", "/proc/self/task/", "/proc/self/mountinfo", "/proc/self/cgroup"} {
+		if strings.HasPrefix(c.Object, prefix) {
+			return false
+		}
+	}
+	return true
 }
 
 // address is a struct sockaddr.

@@ -6,6 +6,7 @@
 package tracer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -23,14 +24,16 @@ const (
 	Continue = iota
 	KillAtEntry
 	KillAtExit
-	Fail
+	Fail   // the call is not made, and returns an error
+	Refuse // the kernel takes a netlink request for one that it does not know, and its answer is the error
 )
 
 // An Action is what becomes of a call.
 type Action struct {
 	Do    int
-	Errno unix.Errno // of Fail: what the call returns instead of being made
-	Times int        // of Fail: how many calls of the same kind fail, this one included; 0 is one
+	Errno unix.Errno // of Fail and Refuse
+	// Also says of the calls that follow whether they Fail in the same way; nil if none does.
+	Also func(*Call) bool
 }
 
 // A Command is a program to be run.
@@ -67,7 +70,7 @@ const leftTime = 5 * time.Second
 func Run(c *Command) (*Result, error) {
 	runtime.LockOSThread() // ptrace is between threads
 	defer runtime.UnlockOSThread()
-	t := &tracing{Command: c, threads: make(map[int]*thread), protocols: make(map[string]int)}
+	t := &tracing{Command: c, threads: make(map[int]*thread), ends: make(map[int]bool), protocols: make(map[string]int)}
 	files, err := t.start()
 	if err != nil {
 		return nil, fmt.Errorf("trace %s: %w", c.Path, err)
@@ -111,11 +114,12 @@ type tracing struct {
 	*Command
 	pid       int
 	threads   map[int]*thread
+	ends      map[int]bool   // threads that have ended: the news of the begin of one may come last
 	protocols map[string]int // of sockets
 	calls     int
 	hit       *Call
-	again     int // how many more calls like hit are to fail
-	errno     unix.Errno
+	action    Action // of hit
+	refused   uint64 // the descriptor that the answer to a refused request comes from, and 1
 	status    unix.WaitStatus
 	ended     time.Time
 	left      atomic.Int32
@@ -127,6 +131,9 @@ type thread struct {
 	begins  bool // its first stop is still to come
 	// killAtExit says that the call which is under way is to be the last.
 	killAtExit bool
+	// answer is the buffer that the call which is under way has the kernel write an answer to.
+	answer uint64
+	peeks  bool // the answer stays there, for another call to take it
 }
 
 // start starts the program, and stops it before its first instruction, with the filter in place.
@@ -230,6 +237,7 @@ func (t *tracing) loop() error {
 		}
 		if status.Exited() || status.Signaled() {
 			delete(t.threads, tid)
+			t.ends[tid] = true
 			if tid == t.pid {
 				t.status, t.ended = status, time.Now()
 				defer t.endOthers().Stop()
@@ -272,11 +280,14 @@ func (t *tracing) stopped(tid int, status unix.WaitStatus) error {
 		if th.killAtExit {
 			return unix.Kill(t.pid, unix.SIGKILL)
 		}
+		if err := t.answered(tid, th); err != nil {
+			return err
+		}
 	case signal == unix.SIGTRAP && status.TrapCause() == unix.PTRACE_EVENT_SECCOMP:
 		return t.called(tid, th)
 	case signal == unix.SIGTRAP && status.TrapCause() == unix.PTRACE_EVENT_EXEC:
 	case signal == unix.SIGTRAP && status.TrapCause() > 0: // a thread or a process begins
-		if child, err := unix.PtraceGetEventMsg(tid); err == nil && t.threads[int(child)] == nil {
+		if child, err := unix.PtraceGetEventMsg(tid); err == nil && t.threads[int(child)] == nil && !t.ends[int(child)] {
 			t.threads[int(child)] = &thread{process: processOf(int(child)), begins: true}
 		}
 	case signal != unix.SIGTRAP:
@@ -302,17 +313,20 @@ func (t *tracing) called(tid int, th *thread) error {
 	if !t.Watch.takes(call) {
 		return unix.PtraceCont(tid, 0)
 	}
+	if t.refused == call.Args[0]+1 && (call.Number == unix.SYS_RECVFROM || call.Number == unix.SYS_RECVMSG) {
+		th.answer, th.peeks = call.buffer(), call.peeks()
+		return unix.PtraceSyscall(tid, 0)
+	}
 	t.calls++
 	call.N = t.calls
 	var action Action
 	switch {
 	case t.hit == nil && t.At != nil:
 		if action = t.At(call); action.Do != Continue {
-			t.hit, t.again, t.errno = call, action.Times-1, action.Errno
+			t.hit, t.action = call, action
 		}
-	case t.hit != nil && t.again > 0 && call.Name == t.hit.Name:
-		t.again--
-		action = Action{Do: Fail, Errno: t.errno}
+	case t.hit != nil && t.action.Also != nil && t.action.Also(call):
+		action = Action{Do: Fail, Errno: t.action.Errno}
 	}
 	switch action.Do {
 	case KillAtEntry:
@@ -320,6 +334,11 @@ func (t *tracing) called(tid int, th *thread) error {
 	case KillAtExit:
 		th.killAtExit = true
 		return unix.PtraceSyscall(tid, 0)
+	case Refuse:
+		if err := call.spoil(); err != nil {
+			return err
+		}
+		t.refused = call.Args[0] + 1
 	case Fail:
 		regs.Orig_rax, regs.Rax = ^uint64(0), uint64(-int64(action.Errno))
 		if err := unix.PtraceSetRegs(tid, &regs); err != nil {
@@ -327,6 +346,30 @@ func (t *tracing) called(tid int, th *thread) error {
 		}
 	}
 	return unix.PtraceCont(tid, 0)
+}
+
+// answered puts the error that is wanted in the place of the kernel's own. There may be several looks at one answer.
+func (t *tracing) answered(tid int, th *thread) error {
+	at := th.answer
+	th.answer = 0
+	var regs unix.PtraceRegs
+	if at == 0 || unix.PtraceGetRegs(tid, &regs) != nil || int64(regs.Rax) < 20 {
+		return nil
+	}
+	header := make([]byte, 20) // struct nlmsghdr, error
+	if _, err := unix.PtracePeekData(tid, uintptr(at), header); err != nil {
+		return err
+	}
+	if binary.LittleEndian.Uint16(header[4:]) != unix.NLMSG_ERROR {
+		return nil
+	}
+	var errno [4]byte
+	binary.LittleEndian.PutUint32(errno[:], uint32(-int32(t.action.Errno)))
+	if !th.peeks {
+		t.refused = 0
+	}
+	_, err := unix.PtracePokeData(tid, uintptr(at+16), errno[:])
+	return err
 }
 
 // processOf returns the process of a thread.

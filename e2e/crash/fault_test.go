@@ -1,0 +1,311 @@
+//go:build crash && linux && amd64
+
+package crash
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/e2e/crash/tracer"
+)
+
+// A fault is how a call fails.
+type fault struct {
+	do    int
+	errno unix.Errno
+}
+
+func fails(errnos ...unix.Errno) (list []fault) {
+	for _, e := range errnos {
+		list = append(list, fault{tracer.Fail, e})
+	}
+	return list
+}
+
+// faults are how each kind of call can fail.
+var faults = map[string][]fault{
+	"openat":    fails(unix.ENOSPC, unix.EIO, unix.EMFILE, unix.EACCES),
+	"read":      fails(unix.EIO),
+	"write":     fails(unix.ENOSPC, unix.EIO),
+	"pwrite64":  fails(unix.ENOSPC, unix.EIO),
+	"ftruncate": fails(unix.EIO, unix.ENOSPC),
+	"fsync":     fails(unix.EIO, unix.ENOSPC),
+	"mkdirat":   fails(unix.ENOSPC, unix.EROFS),
+	"unlinkat":  fails(unix.EIO, unix.EROFS),
+	"renameat":  fails(unix.ENOSPC, unix.EIO),
+	"linkat":    fails(unix.ENOSPC, unix.EEXIST, unix.EIO, unix.EMLINK),
+	"connect":   fails(unix.ECONNREFUSED, unix.ENOENT),
+	"flock":     fails(unix.EINTR, unix.ENOLCK),
+	"fcntl":     fails(unix.EINTR, unix.ENOLCK),
+	"socket":    fails(unix.EMFILE, unix.ENOBUFS),
+	"bind":      fails(unix.EADDRINUSE, unix.ENODEV),
+	"setns":     fails(unix.ENOMEM, unix.EPERM),
+	"clone":     fails(unix.EAGAIN),
+	"clone3":    fails(unix.EAGAIN),
+	"pipe2":     fails(unix.EMFILE),
+	"recvfrom":  fails(unix.ENOBUFS, unix.EINTR),
+	"recvmsg":   fails(unix.ENOBUFS, unix.EINTR),
+	"sendto":    append(fails(unix.ENOBUFS), refusals...),
+	"sendmsg":   append(fails(unix.ENOBUFS), refusals...),
+}
+
+// refusals are how the kernel answers a netlink request.
+var refusals = []fault{
+	{tracer.Refuse, unix.ENODEV}, {tracer.Refuse, unix.EEXIST}, {tracer.Refuse, unix.ENOBUFS}, {tracer.Refuse, unix.EINTR},
+	{tracer.Refuse, unix.EBUSY}, {tracer.Refuse, unix.ENOENT},
+}
+
+func faultsOf(c *tracer.Call) []fault {
+	list := faults[c.Name]
+	if list == nil {
+		list = fails(unix.EIO)
+	}
+	if slices.ContainsFunc(c.Requests, func(r string) bool { return strings.HasPrefix(r, "DEL") || strings.HasPrefix(r, "GET") }) {
+		// That something is not there is no error then, and the kernel would not say so of what is.
+		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.errno == unix.ENODEV || f.errno == unix.ENOENT })
+	}
+	if len(c.Requests) == 0 { // no netlink
+		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.do == tracer.Refuse })
+	}
+	return list
+}
+
+// A victim is a verb that has calls fail, and what is to hold then.
+type victim struct {
+	verb
+	// judge says what is wrong, the verb having ended with an error or without one.
+	judge func(w *world, p *pod, failed error) error
+}
+
+var victims = []victim{
+	{verbs[0], (*world).judgeAdd},
+	{verbs[1], (*world).judgeDel},
+	{verbs[2], func(w *world, p *pod, failed error) error {
+		if failed == nil {
+			return nil
+		}
+		return w.gc()
+	}},
+	{verbs[3], func(w *world, p *pod, failed error) error {
+		if failed == nil {
+			return nil
+		}
+		return w.sweep()
+	}},
+	{
+		verb{
+			"CHECK", (*pod).mustAdd,
+			func(p *pod) *tracer.Command { return braid(p, p.env("CHECK", p.ns.Path()), p.attachmentConfig()) }, 0,
+		},
+		func(w *world, p *pod, failed error) error {
+			if err := p.check(); err != nil {
+				return err
+			}
+			return p.del()
+		},
+	},
+}
+
+// judgeAdd: an ADD succeeds wholly, or fails and leaves nothing, so that the next one works.
+func (w *world) judgeAdd(p *pod, failed error) error {
+	if failed != nil {
+		if complaint := wait(func() string { return w.wrong(w.baseline) }); complaint != "" {
+			w.tolerate()
+			return fmt.Errorf("the rollback is incomplete:\n%s", complaint)
+		}
+		if left := p.inside(); len(left) > 0 {
+			return fmt.Errorf("the rollback is incomplete: the pod has %q", left)
+		}
+		if err := p.add(); err != nil {
+			return fmt.Errorf("the next ADD: %w", err)
+		}
+	}
+	p.distinct(w.witness)
+	if err := p.check(); err != nil {
+		return fmt.Errorf("CHECK: %w", err)
+	}
+	return p.del()
+}
+
+// judgeDel: a DEL succeeds, or keeps the record, and the next one finishes.
+func (w *world) judgeDel(p *pod, failed error) error {
+	if failed == nil {
+		return nil
+	}
+	if p.record() == nil && w.wrong(w.baseline) != "" {
+		return fmt.Errorf("the record is gone, and this is still there:\n%s", w.wrong(w.baseline))
+	}
+	return p.del()
+}
+
+// stride is how many calls are left alone between two that fail, in runs that take few minutes.
+func stride(quick int) int {
+	if full {
+		return 1
+	}
+	if n, err := strconv.Atoi(os.Getenv("BRAID_CRASH_STRIDE")); err == nil {
+		return n
+	}
+	return quick
+}
+
+// TestFault has each call fail once.
+func TestFault(t *testing.T) {
+	for _, v := range victims {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			within(t, func(w *world) {
+				w.settle()
+				i := &injector{world: w, victim: v, messages: make(map[string]int)}
+				for n := 1; i.once(n, n); n += stride(3) {
+					if full {
+						for turn := 1; turn < i.ways; turn++ {
+							i.once(n, n+turn)
+						}
+					}
+				}
+				w.end()
+				t.Logf("%s: %d faults injected, %d times it failed", v.name, i.injected, i.failed)
+				if i.injected < 20 {
+					t.Errorf("%d faults injected", i.injected)
+				}
+				if os.Getenv("BRAID_CRASH_MESSAGES") != "" {
+					for message, n := range i.messages {
+						t.Logf("%d times %s", n, message)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestFullDisk: from some moment on there is no space for anything new.
+func TestFullDisk(t *testing.T) {
+	for _, v := range victims[:4] {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			within(t, func(w *world) {
+				w.settle()
+				i := &injector{world: w, victim: v, messages: make(map[string]int), full: true}
+				for n := 1; i.once(n, 0); n += stride(3) {
+				}
+				w.end()
+				t.Logf("%s: the disk was full from %d calls on, %d times it failed", v.name, i.injected, i.failed)
+			})
+		})
+	}
+}
+
+// takesSpace says that a call needs space on the disk.
+func takesSpace(c *tracer.Call) bool {
+	switch c.Name {
+	case "write", "pwrite64":
+		return strings.HasPrefix(c.Object, "/tmp/")
+	case "openat":
+		return c.Args[2]&unix.O_CREAT != 0 && !strings.HasPrefix(c.Object, "/proc/")
+	case "mkdirat", "linkat", "symlinkat":
+		return true
+	}
+	return false
+}
+
+// An injector has calls of one verb fail.
+type injector struct {
+	*world
+	victim
+	full     bool // the disk is, from the call on
+	ways     int  // that the last call can fail
+	injected int
+	failed   int
+	messages map[string]int
+}
+
+// most is how long a verb may take: its deadline, and what an undo may take.
+const most = 15 * time.Second
+
+// once has call n fail, in one of the ways that it can fail. It returns false if there is no such call.
+func (i *injector) once(n, turn int) (reached bool) {
+	p := i.pod()
+	defer func() { p.removeNS() }()
+	i.prepare(p)
+	c := i.command(p)
+	c.Watch = tracer.Failures()
+	var how fault
+	space := 0
+	c.At = func(call *tracer.Call) tracer.Action {
+		if i.full {
+			if !takesSpace(call) {
+				return tracer.Action{}
+			}
+			if space++; space != n {
+				return tracer.Action{}
+			}
+			how = fault{tracer.Fail, unix.ENOSPC}
+			return tracer.Action{Do: tracer.Fail, Errno: unix.ENOSPC, Also: takesSpace}
+		}
+		if call.N != n {
+			return tracer.Action{}
+		}
+		ways := faultsOf(call)
+		i.ways = len(ways)
+		how = ways[turn%len(ways)]
+		return tracer.Action{Do: how.do, Errno: how.errno}
+	}
+	r, err := tracer.Run(c)
+	i.must(err)
+	if os.Getenv("BRAID_CRASH_MESSAGES") != "" {
+		fmt.Println(i.name, n, r.Hit, r.Took)
+	}
+	what := fmt.Sprintf("%s with %v of %v", i.name, how.errno, r.Hit)
+	if how.do == tracer.Refuse {
+		what = fmt.Sprintf("%s with the kernel's answer %v to %v", i.name, how.errno, r.Hit)
+	}
+	if i.full {
+		what = fmt.Sprintf("%s with no space on the disk from %v on", i.name, r.Hit)
+	}
+	if r.TimedOut || r.Took > most {
+		i.Errorf("%s takes %s", what, r.Took)
+	}
+	if r.Left > 0 {
+		i.Errorf("%s: %d processes have outlived it", what, r.Left)
+	}
+	failed := i.outcome(p, what, r)
+	if r.Hit != nil {
+		i.injected++
+	}
+	if failed != nil {
+		i.failed++
+		i.messages[what+": "+failed.Error()]++
+	}
+	if err := i.judge(i.world, p, failed); err != nil {
+		i.Errorf("%s (%v): %v", what, failed, err)
+	}
+	i.clean(p, what, true)
+	return r.Hit != nil
+}
+
+// outcome returns the error that the verb ended with, which has to be one that tells something.
+func (i *injector) outcome(p *pod, what string, r *tracer.Result) error {
+	if r.Status.Exited() && r.Status.ExitStatus() == 0 {
+		p.result = nil
+		if i.name == "ADD" {
+			p.result = r.Stdout
+		}
+		return nil
+	}
+	err := fmt.Errorf("%s", r.Stderr)
+	if i.name != "sweep" {
+		err = answered(r.Stdout, r.Stderr, fmt.Errorf("status %#x", r.Status))
+	}
+	if text := err.Error(); strings.Contains(text, "status 0x") && r.Hit.Object != "/memfd:stdout (deleted)" || strings.Contains(text, "panic") {
+		i.Errorf("%s: no clear error: %v", what, err)
+	}
+	return err
+}
