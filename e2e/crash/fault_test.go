@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -71,6 +72,12 @@ func faultsOf(c *tracer.Call) []fault {
 		// That something is not there is no error then, and the kernel would not say so of what is.
 		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.errno == unix.ENODEV || f.errno == unix.ENOENT })
 	}
+	if slices.Contains(c.Requests, "NEWROUTE") { // "the first one wins", as with the reference plugins
+		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.errno == unix.EEXIST })
+	}
+	if c.Name == "read" && strings.HasPrefix(c.Object, "pipe:") {
+		list = fails(unix.EINTR)
+	}
 	if len(c.Requests) == 0 { // no netlink
 		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.do == tracer.Refuse })
 	}
@@ -118,10 +125,10 @@ func (w *world) judgeAdd(p *pod, failed error) error {
 	if failed != nil {
 		if complaint := wait(func() string { return w.wrong(w.baseline) }); complaint != "" {
 			w.tolerate()
-			return fmt.Errorf("the rollback is incomplete:\n%s", complaint)
+			return errors.Join(fmt.Errorf("the rollback is incomplete:\n%s", complaint), p.del())
 		}
 		if left := p.inside(); len(left) > 0 {
-			return fmt.Errorf("the rollback is incomplete: the pod has %q", left)
+			return errors.Join(fmt.Errorf("the rollback is incomplete: the pod has %q", left), p.del())
 		}
 		if err := p.add(); err != nil {
 			return fmt.Errorf("the next ADD: %w", err)
@@ -129,7 +136,7 @@ func (w *world) judgeAdd(p *pod, failed error) error {
 	}
 	p.distinct(w.witness)
 	if err := p.check(); err != nil {
-		return fmt.Errorf("CHECK: %w", err)
+		return errors.Join(fmt.Errorf("CHECK: %w", err), p.del())
 	}
 	return p.del()
 }
