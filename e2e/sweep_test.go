@@ -92,7 +92,7 @@ func wantAction(t *testing.T, found map[string]delegate.Finding, container, verd
 // state is all that pods have on the node: links, rules, records and reservations.
 func (n *node) state() string {
 	n.t.Helper()
-	out, err := exec.Command("sh", "-c", "ip -br link; nft list ruleset; find "+n.dir+" -type f ! -name 00-braid.conflist -exec cksum {} + | sort").CombinedOutput()
+	out, err := exec.Command("sh", "-c", "ip -br link; nft --stateless list ruleset; find "+n.dir+" -type f ! -name 00-braid.conflist -exec cksum {} + | sort").CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%v: %s", err, out)
 	}

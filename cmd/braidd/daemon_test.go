@@ -150,6 +150,11 @@ func (w *daemonWorld) add(name string, fellBack *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := w.journal.Lock(ctx, name) // as an ADD has it; a sweep takes away what nobody is at work on
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := w.journal.Put(&journal.Record{Created: time.Now(), ContainerID: name, IfName: "eth0", Done: true, Pending: pending}); err != nil {
 		return err
 	}
