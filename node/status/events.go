@@ -32,6 +32,7 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 		e.Message = e.Message[:min(len(e.Message), maxMessage)]
 		r.Events = append(r.Events, e)
 	}
+	q.kept.Add(1)
 	for {
 		select {
 		case q.events <- r:
@@ -40,6 +41,7 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 		}
 		select {
 		case <-q.events:
+			q.kept.Add(-1)
 			q.dropped.Add(1)
 		default:
 		}
@@ -67,6 +69,7 @@ func (q *Queue) writeEvents(ctx, work context.Context) {
 }
 
 func (q *Queue) writeEvent(ctx context.Context, r *resolve.Report) {
+	defer q.kept.Add(-1)
 	defer func() {
 		if p := recover(); p != nil {
 			q.Log.Error("panic", "value", p, "stack", string(debug.Stack()))

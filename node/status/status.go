@@ -61,6 +61,7 @@ type Queue struct {
 	Options
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
 	events  chan *resolve.Report
+	kept    atomic.Int64 // reports without a record that are neither written nor given up
 	dropped atomic.Uint64
 	warned  warnings
 	unread  string // what of the journal could not be read last time, and has been logged
@@ -186,7 +187,7 @@ func (q *Queue) Len() (records, events int) {
 	for _, entries := range q.waiting {
 		records += len(entries)
 	}
-	return records, len(q.events)
+	return records, int(q.kept.Load())
 }
 
 // OldestAge returns how long the oldest of the records has been queued, in seconds; 0 if there is none.
