@@ -77,7 +77,7 @@ func TestPodmanBraidNetworks(t *testing.T) {
 	e := n.newPodman()
 
 	e.run("web", "--network", "one")
-	e.run("db", "--network", "one", "--network", "two")
+	e.run("db", "--network", "one:interface_name=eth0", "--network", "two:interface_name=eth1") // podman names them in no order
 	e.wantLinks("web", "eth0 net1")
 	e.wantLinks("db", "eth0 net1 eth1 net2")
 	e.wantPing("web", "db", "eth0")
@@ -183,7 +183,7 @@ func TestPodmanShowsEveryAddress(t *testing.T) {
 	n.load("one.conflist", n.list(entry{name: "one", version: "1.0.0", keys: delegates("one", "10.1.0", "10.2.0")}))
 	n.load("two.conflist", n.list(entry{name: "two", version: "1.0.0", keys: `"result": "default", ` + delegates("two", "10.3.0", "10.4.0")}))
 	e := n.newPodman()
-	e.run("web", "--network", "one", "--network", "two")
+	e.run("web", "--network", "one:interface_name=eth0", "--network", "two:interface_name=eth1")
 	var networks map[string]struct {
 		IPAddress            string
 		SecondaryIPAddresses []struct{ Addr string }
@@ -220,7 +220,7 @@ func TestPodmanDropIns(t *testing.T) {
 		t.Errorf("podman network ls: %s", out)
 	}
 	e.run("web", "--network", "bridged:ip=10.244.0.77,mac=02:11:22:33:44:55,interface_name=lan7")
-	e.run("db", "--network", "bridged", "--network", "card")
+	e.run("db", "--network", "bridged:interface_name=eth0", "--network", "card:interface_name=eth1") // podman names them in no order
 	if got := e.addresses("web"); got["lan7"] != "10.244.0.77" || len(got) != 1 {
 		t.Errorf("addresses of web: %v", got)
 	}
