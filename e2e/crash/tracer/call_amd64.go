@@ -240,6 +240,35 @@ func (c *Call) changes() bool {
 	return len(c.Requests) == 0
 }
 
+// TakesSpace says that the call cannot be made on a file system that is full: it makes a file, a folder or a link, or a file
+// longer.
+func (c *Call) TakesSpace() bool {
+	switch c.Number {
+	case unix.SYS_OPENAT:
+		return c.Args[2]&unix.O_CREAT != 0 && c.isMissing()
+	case unix.SYS_MKDIRAT:
+		return c.isMissing()
+	case unix.SYS_LINKAT, unix.SYS_SYMLINKAT:
+		return true
+	case unix.SYS_WRITE:
+		return strings.HasPrefix(c.Object, "/") && !strings.HasPrefix(c.Object, "/proc/") && !strings.HasPrefix(c.Object, "/memfd:")
+	case unix.SYS_PWRITE64:
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", c.process, int32(c.Args[0])))
+		return err == nil && int64(c.Args[3]+c.Args[2]) > info.Size()
+	}
+	return false
+}
+
+// isMissing says that there is nothing at the path that the call names.
+func (c *Call) isMissing() bool {
+	path := c.Object
+	if !strings.HasPrefix(path, "/") {
+		path = fmt.Sprintf("/proc/%d/fd/%d/%s", c.process, int32(c.Args[0]), path)
+	}
+	_, err := os.Lstat(path)
+	return os.IsNotExist(err)
+}
+
 // toOthers says that a descriptor leads out of the program: it is no means of the runtime.
 func (c *Call) toOthers() bool { return c.Object != "" && !strings.HasPrefix(c.Object, "anon_inode:") }
 
