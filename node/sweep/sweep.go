@@ -134,7 +134,7 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 	defer cancel()
 	stderr := &lines{log: s.o.Log}
 	findings, err := s.o.Command.run(ctx, s.o.Grace, s.known(ctx), stderr)
-	if err != nil && stderr.last != "" {
+	if err != nil && ctx.Err() == nil && stderr.last != "" { // it has ended by itself, and said why
 		err = fmt.Errorf("%w: %s", err, stderr.last)
 	}
 	sum := Summary{Verdicts: count(verdicts), Actions: count(actions), Err: err}
