@@ -310,7 +310,7 @@ func TestDeadline(t *testing.T) {
 	for _, how := range []string{"hang", "stubborn"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(o *sweep.Options) { o.Deadline = time.Second })
+			w := newWorld(t, func(o *sweep.Options) { o.Deadline = 5 * time.Second }) // a child that answers needs some of it under the race detector
 			if _, err := w.sweep(how, finding("a", 1, delegate.Dead, delegate.Waits)); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("error = %v", err)
 			}
