@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type world struct {
 	answer    *resolve.Answer
 	resolving error
 	reporting error
+	mu        sync.Mutex // of what calls note that go on at the same time
 	reports   []*resolve.Report
 	query     *resolve.Query // the last one
 	macs      bool           // results of plugins have them
@@ -58,11 +60,15 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) Resolve(_ context.Context, q *resolve.Query) (*resolve.Answer, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.query = q
 	return w.answer, w.resolving
 }
 
 func (w *world) Report(_ context.Context, r *resolve.Report) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.reports = append(w.reports, r)
 	return w.reporting
 }
@@ -87,7 +93,11 @@ func (w *world) delegator() *delegate.Delegator {
 		}, error) {
 			return w, nil
 		},
-		Observer: func(_ *conf.Config, o *resolve.Observation) { w.observed = append(w.observed, o) },
+		Observer: func(_ *conf.Config, o *resolve.Observation) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.observed = append(w.observed, o)
+		},
 	}
 }
 
