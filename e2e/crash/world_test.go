@@ -118,7 +118,7 @@ func (w *world) manifests() {
 func (w *world) config(more string) []byte {
 	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + binaries() + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
-		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
+		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
 }
 
 // start starts a program that runs as long as the world does. Its output is shown if the test fails.
@@ -205,6 +205,9 @@ func (w *world) eventually(what string, wrong func() string) {
 	}
 }
 
+// pluginTime is what a third-party plugin has for one call.
+const pluginTime = 3 * time.Second
+
 // patience is how long the kernel may take to end a namespace, and others to hear of it.
 const patience = 10 * time.Second
 
@@ -273,7 +276,7 @@ func (p *pod) env(command, netns string) []string {
 
 // call runs the plugin, as a runtime does. Its error is the one that the plugin prints.
 func (w *world) call(env []string, config []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(binaries(), "braid"))
 	cmd.Env, cmd.Stdin = env, bytes.NewReader(config)
