@@ -55,6 +55,7 @@ type world struct {
 	dir  string
 
 	leases     string // file of the DHCP server
+	stopServer func()
 	stopKeeper func()
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
@@ -68,17 +69,23 @@ type world struct {
 func within(t testing.TB, do func(*world)) {
 	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir()}
 	w.nic = nettest.Parent(t, w.node)
-	w.nic.LAN.Address(t, w.nic.Port, "10.99.0.1/16")
-	w.node.Address(t, w.nic.Name, "10.30.0.1/16")
+	w.plugIn()
 	w.leases = filepath.Join(w.dir, "dnsmasq.leases")
 	w.manifests()
 	w.node.Do(t, func() {
-		defer w.dnsmasq()()
+		w.stopServer = w.dnsmasq()
+		defer func() { w.stopServer() }()
 		w.stopKeeper = w.keeper()
 		defer func() { w.stopKeeper() }()
 		defer w.daemon()()
 		do(w)
 	})
+}
+
+// plugIn gives both ends of the card's cable their addresses.
+func (w *world) plugIn() {
+	w.nic.LAN.Address(w, w.nic.Port, "10.99.0.1/16")
+	w.node.Address(w, w.nic.Name, "10.30.0.1/16")
 }
 
 func (w *world) expand(s string) string {
