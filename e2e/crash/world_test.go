@@ -157,7 +157,7 @@ func (w *world) dnsmasq() (stop func()) {
 
 func (w *world) keeper() (stop func()) {
 	socket := filepath.Join(w.dir, "dhcp.sock")
-	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), "dhcp", "--socket", socket, "--cni-dir", filepath.Join(w.dir, "braid")))
+	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...))
 	w.eventually("the lease keeper listens", func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
@@ -165,6 +165,10 @@ func (w *world) keeper() (stop func()) {
 		return ""
 	})
 	return stop
+}
+
+func (w *world) keeperArgs() []string {
+	return []string{"dhcp", "--socket", filepath.Join(w.dir, "dhcp.sock"), "--cni-dir", filepath.Join(w.dir, "braid")}
 }
 
 // daemon answers on the socket of the daemon, from the manifests, and takes reports from the journal as the daemon does.

@@ -46,6 +46,8 @@ type Command struct {
 	Watch   Filter
 	// At is asked about each call that Watch lets through; nil only counts them.
 	At func(*Call) Action
+	// Started is told the process before it makes its first call; may be nil.
+	Started func(pid int)
 }
 
 // A Result is what became of a command.
@@ -167,6 +169,9 @@ func (t *tracing) start() (files []*os.File, err error) {
 	err = errors.Join(unix.PtraceSetOptions(t.pid, options), t.install())
 	if err == nil {
 		t.threads[t.pid] = &thread{process: t.pid}
+		if t.Started != nil {
+			t.Started(t.pid)
+		}
 		err = unix.PtraceCont(t.pid, 0)
 	}
 	if err != nil {
