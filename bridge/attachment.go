@@ -76,7 +76,7 @@ func (a *attachment) close() {
 // onError has a step undone if the ADD fails, however little time it has left itself.
 func (a *attachment) onError(ctx context.Context, what string, do func(context.Context) error) {
 	a.undo.Add(what, func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		ctx, cancel := undo.Time(ctx, undoTime)
 		defer cancel()
 		return do(ctx)
 	})

@@ -448,6 +448,19 @@ func TestSourceRoutingGoesWithTheInterface(t *testing.T) {
 	}
 }
 
+// TestSourceRoutingGoesAfterTheInterface: a DEL that finds no port any more comes after one that was not finished.
+func TestSourceRoutingGoesAfterTheInterface(t *testing.T) {
+	w := newWorld(t)
+	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
+	must(t, p.ns.Handle().LinkDel(p.ns.Link(t, "net1")))
+	must(t, p.del())
+	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
+	must(t, err)
+	if len(rules) != 3 {
+		t.Errorf("rules of the pod: %v", rules)
+	}
+}
+
 func TestGCLeavesOtherNetworks(t *testing.T) {
 	w := newWorld(t)
 	stale, valid := w.attached(dual+fixed("10.88.0.5/24")), w.attached(dual+fixed("10.88.0.6/24"))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/undo"
 )
 
 // undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
@@ -126,7 +127,7 @@ func (c *Chain) add(ctx context.Context, i int, at cni.Attachment, capabilities 
 // undo runs DEL from plugin i back to the first one. The specification (section 3): "A delete must still be executed
 // even if the add fails", and the plugin that failed may have failed halfway.
 func (c *Chain) undo(ctx context.Context, i int, at cni.Attachment, capabilities map[string]any, prev *types100.Result) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	ctx, cancel := undo.Time(ctx, undoTime)
 	defer cancel()
 	if err := c.del(ctx, i, at, capabilities, prev); err != nil {
 		return &UndoError{err}

@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/undo"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/resolve"
@@ -33,7 +34,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.conf.CheckDefaultNetwork(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Add)
+	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
 	defer cancel()
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)
 	if err != nil {
@@ -277,7 +278,7 @@ func parentInPod(p *Planned) bool {
 
 // takeBack undoes the attachments of an ADD that fails, and returns why it fails, with what could not be undone.
 func (c *call) takeBack(ctx context.Context, record *journal.Record, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	ctx, cancel := undo.Time(ctx, undoTime)
 	defer cancel()
 	if err := c.undo(ctx, record); err != nil {
 		return errors.Join(cause, fmt.Errorf("undo: %w", err))

@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	undoTime   = 30 * time.Second // for what a failed ADD has made, whose own deadline may have passed
+	undoTime   = 30 * time.Second // for all that a failed ADD has made, whose own deadline may have passed
 	reportTime = 5 * time.Second  // for the event of a failed ADD
 )
 

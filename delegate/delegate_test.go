@@ -474,6 +474,24 @@ func TestAddAfterReboot(t *testing.T) {
 	}
 }
 
+// TestUnknownBoot: a boot id that cannot be read is no sign of a reboot.
+func TestUnknownBoot(t *testing.T) {
+	w := newWorld(t)
+	w.mustAdd()
+	w.on = func(plugin, command string, req *cni.Request) error {
+		if command == "DEL" && req.Netns != w.netns.Path() {
+			t.Errorf("%s DEL got the namespace %q, which is there", plugin, req.Netns)
+		}
+		return nil
+	}
+	d := w.delegator()
+	d.BootID = ""
+	if err := d.Del(t.Context(), w.request("")); err != nil {
+		t.Error(err)
+	}
+	w.wantRecords(0)
+}
+
 // TestAnotherNamespaceAtThePath: a path like /proc/PID/ns/net leads to that of another process when the PID is used again.
 func TestAnotherNamespaceAtThePath(t *testing.T) {
 	for _, tt := range []struct {

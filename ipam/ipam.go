@@ -12,6 +12,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/undo"
 )
 
 // undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
@@ -66,9 +67,9 @@ func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, 
 	if _, missing := errors.AsType[*cni.NotFoundError](err); missing {
 		return nil, d.wrap(err) // there is nobody to undo anything, and nobody did anything
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	releasing, cancel := undo.Time(ctx, undoTime)
 	defer cancel()
-	return nil, errors.Join(d.wrap(err), d.Del(undo, req))
+	return nil, errors.Join(d.wrap(err), d.Del(releasing, req))
 }
 
 // Del releases.

@@ -49,7 +49,7 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 	var u undo.Stack
 	defer u.OnError(&err)
 	u.Add("the attachment", func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		ctx, cancel := undo.Time(ctx, undoTime)
 		defer cancel()
 		return p.Del(ctx, req)
 	})

@@ -5,10 +5,8 @@ package crash
 import (
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,26 +147,16 @@ func (w *world) judgeDel(p *pod, failed error) error {
 	return p.del()
 }
 
-// stride is how many calls are left alone between two that fail, in runs that take few minutes.
-func stride(quick int) int {
-	if full {
-		return 1
-	}
-	if n, err := strconv.Atoi(os.Getenv("BRAID_CRASH_STRIDE")); err == nil {
-		return n
-	}
-	return quick
-}
-
 // TestFault has each call fail once.
 func TestFault(t *testing.T) {
+	t.Parallel()
 	for _, v := range victims {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				i := &injector{world: w, victim: v, messages: make(map[string]int)}
-				for n := 1; i.once(n, n); n += stride(3) {
+				i := &injector{world: w, victim: v}
+				for n := 1; i.once(n, n/every(9)); n += every(9) {
 					if full {
 						for turn := 1; turn < i.ways; turn++ {
 							i.once(n, n+turn)
@@ -180,11 +168,6 @@ func TestFault(t *testing.T) {
 				if i.injected < 20 {
 					t.Errorf("%d faults injected", i.injected)
 				}
-				if os.Getenv("BRAID_CRASH_MESSAGES") != "" {
-					for message, n := range i.messages {
-						t.Logf("%d times %s", n, message)
-					}
-				}
 			})
 		})
 	}
@@ -192,12 +175,13 @@ func TestFault(t *testing.T) {
 
 // TestFullDisk: from some moment on there is no space for anything new. Only ADD needs any.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	for _, v := range victims[:4] {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				i := &injector{world: w, victim: v, messages: make(map[string]int), full: true}
+				i := &injector{world: w, victim: v, full: true}
 				for n := 1; i.once(n, 0); n++ {
 				}
 				w.end()
@@ -221,7 +205,6 @@ type injector struct {
 	ways     int  // that the last call can fail
 	injected int
 	failed   int
-	messages map[string]int
 }
 
 // most is how long a verb may take: its deadline, and what an undo may take.
@@ -260,9 +243,6 @@ func (i *injector) once(n, turn int) (reached bool) {
 	}
 	r, err := tracer.Run(c)
 	i.must(err)
-	if os.Getenv("BRAID_CRASH_MESSAGES") != "" {
-		fmt.Println(i.name, n, r.Hit, r.Took)
-	}
 	what := fmt.Sprintf("%s with %v of %v", i.name, how.errno, r.Hit)
 	if how.do == tracer.Refuse {
 		what = fmt.Sprintf("%s with the kernel's answer %v to %v", i.name, how.errno, r.Hit)
@@ -282,7 +262,9 @@ func (i *injector) once(n, turn int) (reached bool) {
 	}
 	if failed != nil {
 		i.failed++
-		i.messages[what+": "+failed.Error()]++
+		if verbose {
+			i.Logf("%s: %v", what, failed)
+		}
 	}
 	if err := i.judge(i.world, p, failed); err != nil {
 		i.Errorf("%s (%v): %v", what, failed, err)

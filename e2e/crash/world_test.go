@@ -55,6 +55,7 @@ type world struct {
 	dir  string
 
 	leases     string // file of the DHCP server
+	stopServer func()
 	stopKeeper func()
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
@@ -68,17 +69,23 @@ type world struct {
 func within(t testing.TB, do func(*world)) {
 	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir()}
 	w.nic = nettest.Parent(t, w.node)
-	w.nic.LAN.Address(t, w.nic.Port, "10.99.0.1/16")
-	w.node.Address(t, w.nic.Name, "10.30.0.1/16")
+	w.plugIn()
 	w.leases = filepath.Join(w.dir, "dnsmasq.leases")
 	w.manifests()
 	w.node.Do(t, func() {
-		defer w.dnsmasq()()
+		w.stopServer = w.dnsmasq()
+		defer func() { w.stopServer() }()
 		w.stopKeeper = w.keeper()
 		defer func() { w.stopKeeper() }()
 		defer w.daemon()()
 		do(w)
 	})
+}
+
+// plugIn gives both ends of the card's cable their addresses.
+func (w *world) plugIn() {
+	w.nic.LAN.Address(w, w.nic.Port, "10.99.0.1/16")
+	w.node.Address(w, w.nic.Name, "10.30.0.1/16")
 }
 
 func (w *world) expand(s string) string {
@@ -118,7 +125,7 @@ func (w *world) manifests() {
 func (w *world) config(more string) []byte {
 	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + binaries() + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
-		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
+		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
 }
 
 // start starts a program that runs as long as the world does. Its output is shown if the test fails.
@@ -150,7 +157,7 @@ func (w *world) dnsmasq() (stop func()) {
 
 func (w *world) keeper() (stop func()) {
 	socket := filepath.Join(w.dir, "dhcp.sock")
-	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), "dhcp", "--socket", socket, "--cni-dir", filepath.Join(w.dir, "braid")))
+	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...))
 	w.eventually("the lease keeper listens", func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
@@ -158,6 +165,10 @@ func (w *world) keeper() (stop func()) {
 		return ""
 	})
 	return stop
+}
+
+func (w *world) keeperArgs() []string {
+	return []string{"dhcp", "--socket", filepath.Join(w.dir, "dhcp.sock"), "--cni-dir", filepath.Join(w.dir, "braid")}
 }
 
 // daemon answers on the socket of the daemon, from the manifests, and takes reports from the journal as the daemon does.
@@ -204,6 +215,9 @@ func (w *world) eventually(what string, wrong func() string) {
 		w.Fatalf("%s does not come true: %s", what, complaint)
 	}
 }
+
+// pluginTime is what a third-party plugin has for one call.
+const pluginTime = 3 * time.Second
 
 // patience is how long the kernel may take to end a namespace, and others to hear of it.
 const patience = 10 * time.Second
@@ -273,7 +287,7 @@ func (p *pod) env(command, netns string) []string {
 
 // call runs the plugin, as a runtime does. Its error is the one that the plugin prints.
 func (w *world) call(env []string, config []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(binaries(), "braid"))
 	cmd.Env, cmd.Stdin = env, bytes.NewReader(config)

@@ -67,7 +67,7 @@ func (c *config) lease(ctx context.Context, spec *lease.Spec, u *undo.Stack) (*t
 		return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}, nil
 	}
 	u.Add("release "+spec.Key.String(), func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		ctx, cancel := undo.Time(ctx, undoTime)
 		defer cancel()
 		return release(ctx, c.IPAM.Socket, spec.Key)
 	})

@@ -153,7 +153,7 @@ func (d *Device) addresses(ctx context.Context, ns *netdev.Namespace, prev *type
 			return nil, err
 		}
 		u.Add("IPAM DEL", func() error {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+			ctx, cancel := undo.Time(ctx, undoTime)
 			defer cancel()
 			return d.IPAM.Del(ctx, req)
 		})

@@ -1,4 +1,5 @@
-// Command third is a third-party plugin for the tests: at ADD it makes a file, at DEL it removes it.
+// Command third is a third-party plugin for the tests: at ADD it makes a file, at DEL it removes it. A file beside the folder
+// can have it misbehave.
 package main
 
 import (
@@ -27,6 +28,15 @@ func run(command string) error {
 	}
 	if err := json.NewDecoder(os.Stdin).Decode(&config); err != nil {
 		return err
+	}
+	if mode := misbehaviour(config.Marks, command); mode != nil {
+		if command == "ADD" {
+			if err := os.WriteFile(filepath.Join(config.Marks, os.Getenv("CNI_CONTAINERID")), nil, 0o600); err != nil {
+				return err
+			}
+		}
+		mode(config.Marks, config.PrevResult)
+		return nil
 	}
 	mark := filepath.Join(config.Marks, os.Getenv("CNI_CONTAINERID"))
 	switch command {

@@ -46,6 +46,8 @@ type Command struct {
 	Watch   Filter
 	// At is asked about each call that Watch lets through; nil only counts them.
 	At func(*Call) Action
+	// Started is told the process before it makes its first call; may be nil.
+	Started func(pid int)
 }
 
 // A Result is what became of a command.
@@ -114,6 +116,7 @@ type tracing struct {
 	*Command
 	pid       int
 	threads   map[int]*thread
+	forks     int            // that are under way
 	ends      map[int]bool   // threads that have ended: the news of the begin of one may come last
 	protocols map[string]int // of sockets
 	calls     int
@@ -166,6 +169,9 @@ func (t *tracing) start() (files []*os.File, err error) {
 	err = errors.Join(unix.PtraceSetOptions(t.pid, options), t.install())
 	if err == nil {
 		t.threads[t.pid] = &thread{process: t.pid}
+		if t.Started != nil {
+			t.Started(t.pid)
+		}
 		err = unix.PtraceCont(t.pid, 0)
 	}
 	if err != nil {
@@ -226,10 +232,18 @@ func (t *tracing) install() error {
 // loop waits for whatever of the program stops next, until nothing of it is left. The thread may have other children: it
 // waits for those that it traces only, as far as it knows them.
 func (t *tracing) loop() error {
-	for t.ended.IsZero() || len(t.threads) > 0 {
+	for t.ended.IsZero() || len(t.threads) > 0 || t.expects() {
+		options := unix.WALL | unix.WNOTHREAD
+		if len(t.threads) == 0 {
+			options |= unix.WNOHANG
+		}
 		var status unix.WaitStatus
-		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		tid, err := unix.Wait4(-1, &status, options, nil)
 		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if tid == 0 && err == nil {
+			time.Sleep(time.Millisecond)
 			continue
 		}
 		if err != nil {
@@ -250,6 +264,9 @@ func (t *tracing) loop() error {
 	}
 	return nil
 }
+
+// expects says that the program may have started a process of which nobody has heard yet.
+func (t *tracing) expects() bool { return t.forks > 0 && time.Since(t.ended) < 100*time.Millisecond }
 
 // endOthers kills the processes that do not end by themselves. Their threads are reaped by the loop.
 func (t *tracing) endOthers() *time.Timer {
@@ -287,13 +304,24 @@ func (t *tracing) stopped(tid int, status unix.WaitStatus) error {
 		return t.called(tid, th)
 	case signal == unix.SIGTRAP && status.TrapCause() == unix.PTRACE_EVENT_EXEC:
 	case signal == unix.SIGTRAP && status.TrapCause() > 0: // a thread or a process begins
+		if status.TrapCause() != unix.PTRACE_EVENT_CLONE {
+			t.forks--
+		}
 		if child, err := unix.PtraceGetEventMsg(tid); err == nil && t.threads[int(child)] == nil && !t.ends[int(child)] {
 			t.threads[int(child)] = &thread{process: processOf(int(child)), begins: true}
 		}
 	case signal != unix.SIGTRAP:
-		return unix.PtraceCont(tid, int(signal))
+		return th.resume(tid, int(signal))
 	}
-	return unix.PtraceCont(tid, 0)
+	return th.resume(tid, 0)
+}
+
+// resume has a thread go on, up to the exit of the call that is under way if that matters.
+func (th *thread) resume(tid, signal int) error {
+	if th.killAtExit || th.answer != 0 {
+		return unix.PtraceSyscall(tid, signal)
+	}
+	return unix.PtraceCont(tid, signal)
 }
 
 // called is about a call that is about to be made.
@@ -310,12 +338,15 @@ func (t *tracing) called(tid int, th *thread) error {
 		process: t.pid, thread: tid, protocols: t.protocols,
 	}
 	call.look()
+	if call.Number == unix.SYS_CLONE {
+		t.forks++
+	}
 	if !t.Watch.takes(call) {
 		return unix.PtraceCont(tid, 0)
 	}
 	if t.refused == call.Args[0]+1 && (call.Number == unix.SYS_RECVFROM || call.Number == unix.SYS_RECVMSG) {
 		th.answer, th.peeks = call.buffer(), call.peeks()
-		return unix.PtraceSyscall(tid, 0)
+		return th.resume(tid, 0)
 	}
 	t.calls++
 	call.N = t.calls
@@ -333,7 +364,6 @@ func (t *tracing) called(tid int, th *thread) error {
 		return unix.Kill(t.pid, unix.SIGKILL)
 	case KillAtExit:
 		th.killAtExit = true
-		return unix.PtraceSyscall(tid, 0)
 	case Refuse:
 		if err := call.spoil(); err != nil {
 			return err
@@ -345,7 +375,7 @@ func (t *tracing) called(tid int, th *thread) error {
 			return err
 		}
 	}
-	return unix.PtraceCont(tid, 0)
+	return th.resume(tid, 0)
 }
 
 // answered puts the error that is wanted in the place of the kernel's own. There may be several looks at one answer.
