@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/flowcontrol"
@@ -18,9 +20,6 @@ import (
 	"github.com/braid-cni/braid/kube/api"
 	"github.com/braid-cni/braid/resolve"
 )
-
-// dialTime is how long a connection may take: of several API servers behind one name, another may be alive.
-const dialTime = 3 * time.Second
 
 // What a daemon writes in a second, and at once, is what a kubelet does by default. It is not limited in what it reads:
 // pods wait for that, and their number limits it.
@@ -62,9 +61,12 @@ func New(o Options) (*Resolver, error) {
 	config.UserAgent = api.UserAgent()
 	config.QPS = -1 // see writeRate
 	config.WarningHandler = rest.NoWarnings{}
-	config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext
+	config.Dial = (&net.Dialer{Timeout: api.DialTime, KeepAlive: 30 * time.Second}).DialContext
 	config.ContentType = runtime.ContentTypeJSON
 	config.NegotiatedSerializer = codecs()
+	if !o.Daemon {
+		config.Wrap(oneConnection)
+	}
 	rereads := config.BearerTokenFile != ""
 	if rereads {
 		config.Wrap(api.WithTokenFile(config.BearerTokenFile))
@@ -92,6 +94,22 @@ func New(o Options) (*Resolver, error) {
 	}
 	server := &api.Server{URL: address, HTTP: client, Credentials: credentials, Rereads: rereads}
 	return &Resolver{Resolver: api.New(server, options), watches: watches}, nil
+}
+
+// oneConnection makes requests wait for a connection that is being made. Each would make one of its own otherwise, of which
+// all but the first to come are for nothing.
+func oneConnection(through http.RoundTripper) http.RoundTripper {
+	inner := through
+	for {
+		switch t := inner.(type) {
+		case utilnet.RoundTripperWrapper:
+			inner = t.WrappedRoundTripper()
+			continue
+		case *http.Transport:
+			t.MaxConnsPerHost = 1
+		}
+		return through
+	}
 }
 
 func load(kubeconfig string) (config *rest.Config, credentials string, err error) {

@@ -27,9 +27,16 @@ func WithTokenFile(path string) func(http.RoundTripper) http.RoundTripper {
 				}
 				return nil, fmt.Errorf("read token: %w", err)
 			}
-			r = r.Clone(r.Context())
-			r.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
-			return next.RoundTrip(r)
+			return withToken(string(bytes.TrimSpace(token)), next).RoundTrip(r)
 		})
 	}
+}
+
+// withToken authenticates with a token.
+func withToken(token string, next http.RoundTripper) http.RoundTripper {
+	return transport(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+token)
+		return next.RoundTrip(r)
+	})
 }
