@@ -11,9 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
+	"github.com/braid-cni/braid/internal/buildinfo"
 	"github.com/braid-cni/braid/kube/api"
 	"github.com/braid-cni/braid/kube/devices"
 	"github.com/braid-cni/braid/resolve"
@@ -28,6 +31,10 @@ func main() {
 }
 
 func run(args []string) error {
+	if slices.Equal(args, []string{"version"}) {
+		_, err := fmt.Printf("braid-resolve %s %s/%s %s\n", buildinfo.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+		return err
+	}
 	r, err := open(args)
 	if err != nil {
 		return become(args, err)

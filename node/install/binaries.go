@@ -13,7 +13,7 @@ import (
 )
 
 // binaries are what the image has.
-var binaries = []string{"braid", "braidd"}
+var binaries = []string{"braid", "braidd", "braid-resolve"}
 
 // putBinaries puts the binaries in the folder of the plugins, and the names of own plugins beside them.
 func (s *state) putBinaries(log *slog.Logger) error {
