@@ -56,14 +56,12 @@ func (s *state) putBinary(name string) error {
 }
 
 func sameFile(a, b string) (bool, error) {
-	ai, err := os.Stat(a)
-	if err != nil {
-		return false, err
-	}
-	bi, err := os.Stat(b)
-	if errors.Is(err, fs.ErrNotExist) {
+	ai, aErr := os.Stat(a)
+	bi, bErr := os.Stat(b)
+	if errors.Is(aErr, fs.ErrNotExist) || errors.Is(bErr, fs.ErrNotExist) {
 		return false, nil
 	}
+	err := errors.Join(aErr, bErr)
 	return err == nil && os.SameFile(ai, bi), err
 }
 
