@@ -236,8 +236,11 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		var incomplete *chain.UndoError
 		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
-	actual, err := ns.Interface(a.IfName)
-	if err != nil && !errors.Is(err, netdev.ErrNotFound) {
+	var actual *types100.Interface
+	link, err := ns.Link(a.IfName)
+	if err == nil {
+		actual = ns.Interface(link)
+	} else if !errors.Is(err, netdev.ErrNotFound) {
 		return true, err
 	}
 	a.Result, err = normalize(res, at, actual)
