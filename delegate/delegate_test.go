@@ -188,8 +188,9 @@ func TestAdd(t *testing.T) {
 	if got := string(w.reports[0].Status); got != status {
 		t.Errorf("status = %s", got)
 	}
-	if e := w.reports[0].Events[1]; e.Type != "Normal" || e.Reason != "AddedInterface" || e.Message != "Add net1 [] from blue/one" {
-		t.Errorf("event: %v", e)
+	want := []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0 [] from cluster, net1 [] from blue/one, net2 [] from blue/two"}}
+	if got := w.reports[0].Events; !slices.Equal(got, want) {
+		t.Errorf("events: %v, want %v", got, want)
 	}
 	w.wantRecords(1)
 }
