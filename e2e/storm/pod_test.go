@@ -96,10 +96,7 @@ func (c *call) wait() ([]byte, error) {
 func (c *call) kill() { _ = c.cmd.Process.Kill() }
 
 // killed says whether the process was, before it could end.
-func (c *call) killed() bool {
-	status, ok := c.cmd.ProcessState.Sys().(unix.WaitStatus)
-	return ok && status.Signaled()
-}
+func (c *call) killed() bool { return c.cmd.ProcessState.ExitCode() < 0 }
 
 // A gate holds processes back, which wait for their configuration, until all are there.
 type gate chan struct{}

@@ -1,0 +1,106 @@
+//go:build storm && linux
+
+package storm
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestKilled kills ADDs and DELs at random moments, several at a time; a DEL, or the next try, comes before, with or after the
+// kill, as fast as a process starts.
+func TestKilled(t *testing.T) {
+	const atWork = 6
+	for _, tt := range []struct {
+		name   string
+		victim func(*pod) *call // is killed
+		had    bool             // the container had been added before
+		then   func(*pod) error // follows
+		gone   bool             // nothing is left then
+		rounds int
+	}{
+		{"ADD, then DEL", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).del, true, 24},
+		{"ADD, then ADD", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).again, false, 16},
+		{"DEL, then DEL", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).del, true, 12},
+		{"DEL, then ADD", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).again, false, 12},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.begin()
+			var kills, survived atomic.Int64
+			workers(atWork, func(int) {
+				p := w.pod()
+				for range rounds(tt.rounds) {
+					if tt.had {
+						w.check0(p.add())
+					}
+					p.result = nil
+					c := tt.victim(p)
+					time.Sleep(rand.N(120 * time.Millisecond))
+					early := rand.N(3) == 0 // the follower starts before the kill
+					if early {
+						time.AfterFunc(rand.N(time.Millisecond), c.kill)
+					} else {
+						c.kill()
+						time.Sleep(rand.N(2 * time.Millisecond))
+					}
+					err := tt.then(p)
+					w.check0(err)
+					_, _ = c.wait()
+					if c.killed() {
+						kills.Add(1)
+					} else {
+						survived.Add(1)
+					}
+					switch {
+					case tt.gone:
+						if early && p.record() != nil { // it came before the ADD did anything
+							w.check0(p.del())
+						}
+						p.gone()
+					case err == nil:
+						p.stands([][]byte{p.result})
+						p.result = nil
+						w.check0(p.del())
+						p.gone()
+					}
+				}
+			})
+			t.Logf("%d were killed, %d had come to their end", kills.Load(), survived.Load())
+			if kills.Load() < survived.Load()/4 {
+				t.Error("too few were killed")
+			}
+			w.tidied()
+			w.end()
+			w.note("calls killed", int(kills.Load()))
+		})
+	}
+}
+
+// again is a runtime that tries once more. An ADD that was killed when all was done is one that has been done: it wants a DEL.
+func (p *pod) again() error {
+	err := p.add()
+	if err != nil && strings.Contains(err.Error(), refused) {
+		if err = p.del(); err == nil {
+			err = p.add()
+		}
+	}
+	return err
+}
+
+// tidied has a sweep remove what killed processes have left of writing records, and an ADD what they have prepared.
+func (w *world) tidied() {
+	w.Helper()
+	next := w.pod()
+	w.must(errors.Join(next.add(), next.del()))
+	next.ns.Remove(w)
+	undone, err := w.sweep()
+	w.check0(err)
+	if undone > 0 {
+		w.Errorf("a sweep undid %d records, of containers that had their DEL", undone)
+	}
+}
