@@ -325,7 +325,7 @@ func (w *world) right(pods ...*pod) {
 		}
 	}
 	have := w.reservations()
-	maps.DeleteFunc(want, func(address, _ string) bool { return strings.HasPrefix(address, "10.99.") }) // leased
+	maps.DeleteFunc(want, func(address, _ string) bool { return leased(address) })
 	if !maps.Equal(have, want) {
 		w.Errorf("reserved: %v\nwant: %v", have, want)
 	}

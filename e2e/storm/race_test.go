@@ -139,8 +139,9 @@ func (p *pod) stands(results [][]byte) {
 	var addresses []string
 	for _, a := range kernel {
 		address, ifName, _ := strings.Cut(a, " ")
-		address, _, _ = strings.Cut(address, "/")
-		addresses = append(addresses, address+" "+ifName)
+		if address, _, _ = strings.Cut(address, "/"); !leased(address) {
+			addresses = append(addresses, address+" "+ifName)
+		}
 	}
 	slices.Sort(addresses)
 	if reserved := p.reserved(); !slices.Equal(reserved, addresses) {

@@ -40,7 +40,7 @@ type option func(*world)
 func ranges(network, ranges string) option { return func(w *world) { w.ranges["$"+network] = ranges } }
 
 // withDHCP gives each pod an interface with a lease too.
-func withDHCP(w *world) { w.networks += ", wan" }
+func withDHCP(w *world) { w.networks, w.kept = w.networks+", wan", []string{"dhcp.leases"} }
 
 // A world is a node with a card on a LAN. A folder of manifests stands in for the API server.
 type world struct {
@@ -49,8 +49,9 @@ type world struct {
 	nic      *nettest.NIC
 	dir      string
 	ranges   map[string]string
-	networks string // of a pod
-	keys     string // of the entry configuration: who answers for the API server
+	networks string   // of a pod
+	keys     string   // of the entry configuration: who answers for the API server
+	kept     []string // folders of others, besides those of addresses and of the plugin
 
 	witness  *pod        // lives from the begin to the end, and is to lose nothing
 	baseline stock.Stock // what there is beside the pods that come and go
@@ -149,7 +150,7 @@ func (w *world) stock() stock.Stock {
 	s := make(stock.Stock)
 	s.Kernel(w, w.node)
 	s.Rules(w)
-	s.Files(w, w.dir, "ipam", "braid")
+	s.Files(w, w.dir, append([]string{"ipam", "braid"}, w.kept...)...)
 	// Of the index and of what is prepared there is one for each network, however many there were at work.
 	prepared, err := filepath.Glob(filepath.Join(w.dir, "ipam", "*", ".braid", "*"))
 	w.must(err)
