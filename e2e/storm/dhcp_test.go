@@ -113,6 +113,6 @@ func TestDHCP(t *testing.T) {
 	released(w.witness)
 	w.end()
 	released()
-	w.note("leases got at once", n)
-	w.note("races of ADD and DEL", 8*rounds(4))
+	w.note("leases got in storms of 60", n*rounds(1))
+	w.note("races of calls for one container", 8*rounds(4))
 }

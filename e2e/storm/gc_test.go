@@ -170,9 +170,9 @@ func TestGCAndSweep(t *testing.T) {
 		t.Error("there were too few of them to say anything")
 	}
 	w.end()
-	w.note("containers that came and went", atWork*turns)
-	w.note("GCs meanwhile", int(gcs.Load()))
-	w.note("sweeps meanwhile", int(sweeps.Load()))
+	w.note("containers that came and went while GC and sweeps ran", atWork*turns)
+	w.note("GCs while containers came and went", int(gcs.Load()))
+	w.note("sweeps while containers came and went", int(sweeps.Load()))
 }
 
 // TestCarelessGC is a runtime that lists, when it calls GC, only those containers whose ADD it has heard the end of. An ADD that
@@ -182,7 +182,7 @@ func TestCarelessGC(t *testing.T) {
 	w := newWorld(t)
 	w.begin()
 	lost, kept := 0, 0
-	for range rounds(6) {
+	for range rounds(4) {
 		pods := w.newPods(16)
 		g := make(gate)
 		var mu sync.Mutex
@@ -230,5 +230,5 @@ func TestCarelessGC(t *testing.T) {
 		t.Errorf("%d of %d containers were lost", lost, lost+kept)
 	}
 	w.end()
-	w.note("ADDs with a GC that does not know of them", lost+kept)
+	w.note("ADDs during a GC that does not know of them", lost+kept)
 }

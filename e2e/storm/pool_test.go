@@ -51,7 +51,7 @@ func TestPool(t *testing.T) {
 			}
 			excess := w.newPods(3 * scarce)
 			inExcess := 0
-			for range rounds(2) {
+			for range rounds(1) {
 				var living []*pod
 				pods := excess
 				living, excess = storm(pods)

@@ -34,7 +34,7 @@ func TestVanish(t *testing.T) {
 		close(g)
 		return calls
 	}
-	for range rounds(3) {
+	for range rounds(2) {
 		// ADD: it may fail, or come to its end before.
 		pods := w.newPods(n)
 		calls := start(pods, (*pod).startAdd)
@@ -86,10 +86,10 @@ func TestVanish(t *testing.T) {
 		w.right(w.witness)
 	}
 	t.Logf("%d ADDs came to their end before, %d DELs did without; %d were undone by sweeps", adds, dels, undone)
-	if adds == 0 || adds == rounds(3)*n || undone == 0 {
+	if adds == 0 || adds == rounds(2)*n || undone == 0 {
 		t.Error("the namespaces went at the wrong moments")
 	}
 	w.tidied()
 	w.end()
-	w.note("namespaces that vanished during ADD or DEL", 2*n*rounds(3))
+	w.note("namespaces that vanished during ADD or DEL", 2*n*rounds(2))
 }

@@ -141,7 +141,7 @@ func (w *world) end() {
 	w.clean()
 	w.must(w.witness.del())
 	w.witness.empty()
-	w.note("calls of the plugin by processes of their own", int(w.calls.Load()))
+	w.note("processes of the plugin in storms", int(w.calls.Load()))
 }
 
 // stock is all that pods have on the node.
