@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-// TestKilled kills ADDs and DELs at random moments, several at a time; a DEL, or the next try, comes before, with or after the
-// kill, as fast as a process starts.
+// TestKilled kills ADDs and DELs at random moments, several at a time. The process of a DEL, or of the next try, is there
+// already, and begins at the same moment.
 func TestKilled(t *testing.T) {
 	const atWork = 6
 	for _, tt := range []struct {
 		name   string
-		victim func(*pod) *call // is killed
-		had    bool             // the container had been added before
-		then   func(*pod) error // follows
-		gone   bool             // nothing is left then
+		victim func(*pod) *call       // is killed
+		had    bool                   // the container had been added before
+		then   func(*pod, gate) error // follows
+		gone   bool                   // nothing is left then
 		rounds int
 	}{
-		{"ADD, then DEL", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).del, true, 14},
-		{"ADD, then ADD", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).again, false, 8},
-		{"DEL, then DEL", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).del, true, 7},
-		{"DEL, then ADD", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).again, false, 7},
+		{"ADD, then DEL", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).delAfter, true, 14},
+		{"ADD, then ADD", func(p *pod) *call { return p.startAdd(nil) }, false, (*pod).addAfter, false, 8},
+		{"DEL, then DEL", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).delAfter, true, 7},
+		{"DEL, then ADD", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).addAfter, false, 7},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -40,16 +40,21 @@ func TestKilled(t *testing.T) {
 					}
 					p.result = nil
 					c := tt.victim(p)
+					g, err := make(gate), make(chan error)
+					go func() { err <- tt.then(p, g) }()
 					time.Sleep(rand.N(120 * time.Millisecond))
-					early := rand.N(3) == 0 // the follower starts before the kill
-					if early {
-						time.AfterFunc(rand.N(time.Millisecond), c.kill)
-					} else {
+					early := rand.N(3) == 0 // the follower begins before the kill
+					if !early {
 						c.kill()
-						time.Sleep(rand.N(2 * time.Millisecond))
 					}
-					err := tt.then(p)
-					w.check0(err)
+					time.Sleep(rand.N(time.Millisecond))
+					close(g)
+					if early {
+						time.Sleep(rand.N(20 * time.Millisecond))
+						c.kill()
+					}
+					followed := <-err
+					w.check0(followed)
 					_, _ = c.wait()
 					if c.killed() {
 						kills.Add(1)
@@ -62,7 +67,7 @@ func TestKilled(t *testing.T) {
 							w.check0(p.del())
 						}
 						p.gone()
-					case err == nil:
+					case followed == nil:
 						p.stands([][]byte{p.result})
 						p.result = nil
 						w.check0(p.del())
@@ -81,9 +86,15 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// again is a runtime that tries once more. An ADD that was killed when all was done is one that has been done: it wants a DEL.
-func (p *pod) again() error {
-	err := p.add()
+// delAfter is a runtime that gives up.
+func (p *pod) delAfter(g gate) error {
+	_, err := p.startDel(g).wait()
+	return err
+}
+
+// addAfter is a runtime that tries once more. An ADD that was killed when all was done is one that has been done: it wants a DEL.
+func (p *pod) addAfter(g gate) error {
+	err := p.added(p.startAdd(g))
 	if err != nil && strings.Contains(err.Error(), refused) {
 		if err = p.del(); err == nil {
 			err = p.add()
