@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/nettest"
 )
 
 // A runtime keeps books of its containers: those that it lists when it calls GC, the ones included whose ADD is going on.
@@ -124,25 +126,27 @@ func TestGCAndSweep(t *testing.T) {
 	turns := rounds(16)
 	abandoned := make([][]*pod, atWork)
 	workers(atWork, func(worker int) {
-		for turn := range turns {
-			p := w.pod()
-			if err := r.add(p); err != nil {
-				t.Error(err)
-			}
+		up := func(p *pod) {
+			w.check0(r.add(p))
 			w.check0(p.check())
 			time.Sleep(settled())
 			p.stands([][]byte{p.result})
-			if t.Failed() {
-				return
-			}
+		}
+		for turn := range turns {
+			p := w.pod()
+			up(p)
 			switch turn % 4 {
 			case 0: // GC may be first
 				r.forget(p)
 				w.check0(p.del())
-			case 1:
+			case 1: // no DEL comes, and another namespace: a sweep may be first
+				p.ns.Remove(t)
+				r.forget(p)
+				p = &pod{world: w, id: p.id, ns: nettest.NewNS(w)}
+				up(p)
 				w.check0(p.del())
 				r.forget(p)
-			case 2: // it is for GC alone, whose namespace stays
+			case 2: // it is for GC alone, as the namespace stays
 				r.forget(p)
 				abandoned[worker] = append(abandoned[worker], p)
 				continue
@@ -152,6 +156,9 @@ func TestGCAndSweep(t *testing.T) {
 			}
 			p.gone()
 			p.ns.Remove(t)
+			if t.Failed() {
+				return
+			}
 		}
 	})
 	close(stop)
@@ -170,7 +177,7 @@ func TestGCAndSweep(t *testing.T) {
 		t.Error("there were too few of them to say anything")
 	}
 	w.end()
-	w.note("containers that came and went while GC and sweeps ran", atWork*turns)
+	w.note("containers that came and went while GC and sweeps ran", atWork*turns*5/4)
 	w.note("GCs while containers came and went", int(gcs.Load()))
 	w.note("sweeps while containers came and went", int(sweeps.Load()))
 }
