@@ -78,6 +78,11 @@ test-crash: ## the binaries killed at every system call that changes something, 
 	@hack/setup test
 	go test -count=1 -timeout 30m -tags crash ./e2e/crash
 
+.PHONY: test-storm
+test-storm: ## the binaries by the hundred at once, against each other and against kill -9 (BRAID_STORM=full: longer; root)
+	@hack/setup test
+	go test -count=1 -timeout 30m -tags storm ./e2e/storm
+
 .PHONY: test-deploy
 test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them
 	@promtool=$$(hack/promtool) && set -x && BRAID_PROMTOOL=$$promtool go test -count=1 -tags deploy ./deploy ./node/metrics
@@ -108,8 +113,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster,node,deploy,conformance,crash ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash ./...
+	go vet -tags cluster,node,deploy,conformance,crash,storm ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash,storm ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 
