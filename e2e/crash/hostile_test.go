@@ -16,6 +16,7 @@ import (
 // leaves nothing; a DEL that it spoils can be repeated.
 func TestHostilePlugin(t *testing.T) {
 	t.Parallel()
+	tally := newTally(t)
 	within(t, func(w *world) {
 		w.settle()
 		for _, tt := range []struct {
@@ -33,6 +34,7 @@ func TestHostilePlugin(t *testing.T) {
 				}
 				return errors.Join(names(err), p.untouched())
 			}, (*pod).add)
+			tally.add(1, "ADD: third-party plugins that misbehaved")
 			if !tt.onDel {
 				continue
 			}
@@ -47,6 +49,7 @@ func TestHostilePlugin(t *testing.T) {
 				}
 				return names(err)
 			}, (*pod).del)
+			tally.add(1, "DEL: third-party plugins that misbehaved")
 		}
 		w.end()
 	})

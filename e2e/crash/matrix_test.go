@@ -143,17 +143,19 @@ func (p *pod) distinct(others ...*pod) {
 // TestCrash kills a verb at every step, and sees to it that whatever follows puts everything right.
 func TestCrash(t *testing.T) {
 	t.Parallel()
+	tally := newTally(t)
 	for i, v := range verbs {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				m := matrix{world: w, verb: v, turn: i}
+				m := matrix{world: w, verb: v, turn: i, tally: tally}
 				m.run()
 				t.Logf("%s has %d points, and was killed at %d of them, %d times", v.name, m.all, m.points, m.kills)
 				if m.all < v.points || m.points < v.points/2 {
 					t.Errorf("want %d points at least", v.points)
 				}
+				tally.add(m.points, "%s: points at which it was killed", v.name)
 				w.end()
 			})
 		})
@@ -197,6 +199,7 @@ type matrix struct {
 	all    int // points that there are
 	points int // at which the verb was killed
 	kills  int
+	tally  *tally
 }
 
 func (m *matrix) run() {
@@ -216,6 +219,7 @@ func (m *matrix) run() {
 			for _, f := range set {
 				if m.point(n, action, f) {
 					killed++
+					m.tally.add(1, "%s: kills followed by %s", m.verb.name, f.name)
 				}
 			}
 			m.kills += killed
