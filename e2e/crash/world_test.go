@@ -54,9 +54,11 @@ type world struct {
 	nic  *nettest.NIC
 	dir  string
 
-	leases     string // file of the DHCP server
-	stopServer func()
-	stopKeeper func()
+	leases      string // file of the DHCP server
+	stopServer  func()
+	stopKeeper  func()
+	server      *os.Process // the DHCP server
+	leaseKeeper *os.Process
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -152,12 +154,15 @@ func (w *world) dnsmasq() (stop func()) {
 		"--dhcp-leasefile="+w.leases, "--dhcp-lease-max=100000", "--pid-file="+filepath.Join(w.dir, "dnsmasq.pid"),
 		"--dhcp-range=10.99.1.0,10.99.250.0,255.255.0.0,2h")
 	w.nic.LAN.Do(w, func() { stop = w.start(cmd) })
+	w.server = cmd.Process
 	return stop
 }
 
 func (w *world) keeper() (stop func()) {
 	socket := filepath.Join(w.dir, "dhcp.sock")
-	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...))
+	cmd := exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...)
+	stop = w.start(cmd)
+	w.leaseKeeper = cmd.Process
 	w.eventually("the lease keeper listens", func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
