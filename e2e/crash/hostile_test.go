@@ -44,8 +44,8 @@ func TestHostilePlugin(t *testing.T) {
 				if err == nil {
 					return errors.New("it succeeds")
 				}
-				if r := p.record(); r == nil || len(r.Attachments) != 1 || r.Attachments[0].IfName != "net1" {
-					return fmt.Errorf("the record is %+v: want what could not be undone, and nothing else", r)
+				if !p.owes("net1") {
+					return fmt.Errorf("the record is %+v: want what could not be undone, and nothing else", p.record())
 				}
 				return names(err)
 			}, (*pod).del)

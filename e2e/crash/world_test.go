@@ -53,6 +53,7 @@ type world struct {
 	node *nettest.NS
 	nic  *nettest.NIC
 	dir  string
+	bin  string // folder of third-party plugins
 
 	leases      string // file of the DHCP server
 	stopServer  func()
@@ -69,7 +70,7 @@ type world struct {
 
 // within makes a world, runs do on a thread of its node, and looks whether anything is left of it in the end.
 func within(t testing.TB, do func(*world)) {
-	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir()}
+	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir(), bin: binaries()}
 	w.nic = nettest.Parent(t, w.node)
 	w.plugIn()
 	w.leases = filepath.Join(w.dir, "dnsmasq.leases")
@@ -125,7 +126,7 @@ func (w *world) manifests() {
 
 // config is the entry configuration.
 func (w *world) config(more string) []byte {
-	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + binaries() + `",
+	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + w.bin + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
 		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
 }
@@ -285,7 +286,7 @@ func (w *world) pod() *pod {
 // env is that of a call for the pod.
 func (p *pod) env(command, netns string) []string {
 	return []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + binaries(),
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + p.bin,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web", "PATH=" + os.Getenv("PATH"),
 	}
 }
@@ -359,7 +360,7 @@ func (w *world) gcConfig(valid ...*pod) []byte {
 	return w.config(`, "cni.dev/valid-attachments": ` + string(b))
 }
 
-func (w *world) gcEnv() []string { return []string{"CNI_COMMAND=GC", "CNI_PATH=" + binaries()} }
+func (w *world) gcEnv() []string { return []string{"CNI_COMMAND=GC", "CNI_PATH=" + w.bin} }
 
 func (w *world) gc(valid ...*pod) error {
 	_, err := w.call(w.gcEnv(), w.gcConfig(valid...))
