@@ -65,7 +65,7 @@ func TestBrokenBinary(t *testing.T) {
 			w.clean(p, fmt.Sprintf("the binary %s", tt.name), false)
 			p.removeNS()
 			o.removeNS()
-			tally.add(2, "ADD and DEL with a binary that cannot be executed")
+			tally.add(1, "binaries that cannot be executed")
 		}
 		w.end()
 	})

@@ -279,16 +279,16 @@ func (i *injector) once(n, turn int) (reached bool) {
 
 // count notes a fault that was injected.
 func (i *injector) count(how fault) {
-	by, to := "calls", "returned"
 	if i.full {
-		i.tally.add(1, "%s: calls from which on the disk was full", i.name)
+		i.tally.add(1, "calls from which on the disk was full: %s", i.name)
 		return
 	}
+	i.tally.add(1, "faults injected, by verb: %s", i.name)
 	if how.do == tracer.Refuse {
-		by, to = "netlink requests", "were answered"
+		i.tally.add(1, "faults injected, as the kernel's answer: %s", unix.ErrnoName(how.errno))
+	} else {
+		i.tally.add(1, "faults injected, as a call's error: %s", unix.ErrnoName(how.errno))
 	}
-	i.tally.add(1, "%s that %s %s", by, to, unix.ErrnoName(how.errno))
-	i.tally.add(1, "%s: faults injected", i.name)
 }
 
 // outcome returns the error that the verb ended with, which has to be one that tells something.

@@ -34,7 +34,7 @@ func TestHostilePlugin(t *testing.T) {
 				}
 				return errors.Join(names(err), p.untouched())
 			}, (*pod).add)
-			tally.add(1, "ADD: third-party plugins that misbehaved")
+			tally.add(1, "third-party plugins that misbehaved: ADD")
 			if !tt.onDel {
 				continue
 			}
@@ -49,7 +49,7 @@ func TestHostilePlugin(t *testing.T) {
 				}
 				return names(err)
 			}, (*pod).del)
-			tally.add(1, "DEL: third-party plugins that misbehaved")
+			tally.add(1, "third-party plugins that misbehaved: DEL")
 		}
 		w.end()
 	})

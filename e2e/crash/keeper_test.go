@@ -48,7 +48,7 @@ func TestKeeperIsKilled(t *testing.T) {
 			t.Error(err)
 		}
 		w.end()
-		figures.Note(t, tier, "lease keeper: points at which it was killed", kills)
+		figures.Note(t, tier, "points at which the lease keeper was killed", kills)
 		t.Logf("the keeper was killed at %d of %d points", kills, calls)
 		if kills < 25 {
 			t.Errorf("the keeper was killed %d times", kills)

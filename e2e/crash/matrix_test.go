@@ -155,7 +155,7 @@ func TestCrash(t *testing.T) {
 				if m.all < v.points || m.points < v.points/2 {
 					t.Errorf("want %d points at least", v.points)
 				}
-				tally.add(m.points, "%s: points at which it was killed", v.name)
+				tally.add(m.points, "points at which a verb was killed: %s", v.name)
 				w.end()
 			})
 		})
@@ -219,7 +219,7 @@ func (m *matrix) run() {
 			for _, f := range set {
 				if m.point(n, action, f) {
 					killed++
-					m.tally.add(1, "%s: kills followed by %s", m.verb.name, f.name)
+					m.tally.add(1, "kills, each followed by a verb: %s", m.verb.name)
 				}
 			}
 			m.kills += killed

@@ -37,12 +37,12 @@ func TestPowerLoss(t *testing.T) {
 				if !w.powerFails(boots, v, n, l, rebooters[turn%len(rebooters)]) {
 					break
 				}
-				tally.add(1, "losses of power after which %s", l.name)
+				tally.add(1, "what a loss of power left: %s", l.name)
 				turn++
 				points++
 			}
 			t.Logf("the power went at %d points of %s", points, v.name)
-			tally.add(points, "losses of power during %s", v.name)
+			tally.add(points, "losses of power: %s", v.name)
 			if points < 30/every(8) {
 				t.Errorf("the power went at %d points of %s", points, v.name)
 			}

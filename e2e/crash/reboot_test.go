@@ -80,7 +80,7 @@ func TestReboot(t *testing.T) {
 				w.must(newcomer.del())
 				w.empty()
 				for name, n := range killed {
-					tally.add(n, "%s: kills followed by a reboot", name)
+					tally.add(n, "kills, followed by a reboot: %s", name)
 				}
 				t.Logf("killed before the reboot, at as many points: %v; what was left on disk: %v", killed, wreckage)
 				if len(wreckage) != 6 { // of each network, of the journal, leases, and of the third-party plugin

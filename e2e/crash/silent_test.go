@@ -72,7 +72,7 @@ func TestSilence(t *testing.T) {
 			}
 			t.Logf("while %s is silent: ADD took %s, DEL %s: %v", tt.who, took, tookDel, err)
 			speak()
-			tally.add(2, "ADD and DEL while somebody who is asked does not answer")
+			tally.add(1, "those who are asked and do not answer")
 			w.clean(o, fmt.Sprintf("after %s was silent", tt.who), true)
 			p.mustAdd()
 			w.must(errors.Join(p.check(), p.del()))

@@ -42,7 +42,7 @@ func TestTorn(t *testing.T) {
 			for i := range paths {
 				if w.torn(i, name) {
 					files++
-					tally.add(1, "files that were damaged: %s", name)
+					tally.add(1, "files that were damaged, in what way: %s", name)
 				}
 			}
 		}
@@ -78,7 +78,7 @@ func TestLeftovers(t *testing.T) {
 			}
 			for path, content := range leftovers {
 				w.must(os.WriteFile(filepath.Join(w.dir, path), damage(content), 0o600))
-				tally.add(1, "files that were being written: %s", name)
+				tally.add(1, "files that were being written, what there was: %s", name)
 			}
 			w.stopKeeper = w.keeper()
 			p.mustAdd()
