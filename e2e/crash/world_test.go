@@ -43,8 +43,10 @@ const (
 	wanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC",
 		"ipam": {"type": "dhcp", "daemonSocketPath": "$DIR/dhcp.sock"}}`
 
-	networks  = "storage, lan, wan"
-	addresses = 5 // that a pod has
+	networks = "storage, lan, wan"
+	// plainNetworks are those that no third-party plugin is of.
+	plainNetworks = "lan, wan"
+	addresses     = 5 // that a pod has
 )
 
 // A world is a node with a card on a LAN that has a DHCP server, the lease keeper, and what answers for the API server.
@@ -102,7 +104,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// manifests writes the pod, which all containers are of, and its networks.
+// manifests writes the pod, which all containers are of but one, and its networks.
 func (w *world) manifests() {
 	w.Helper()
 	dir := filepath.Join(w.dir, "manifests")
@@ -117,11 +119,13 @@ func (w *world) manifests() {
 			"metadata": map[string]any{"namespace": "blue", "name": name}, "spec": map[string]any{"config": w.expand(config)},
 		})
 	}
-	write("web", map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
-			"namespace": "blue", "name": "web", "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": networks},
-		},
-	})
+	for name, list := range map[string]string{"web": networks, "plain": plainNetworks} {
+		write(name, map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
+				"namespace": "blue", "name": name, "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": list},
+			},
+		})
+	}
 }
 
 // config is the entry configuration.
