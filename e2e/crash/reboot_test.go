@@ -54,7 +54,7 @@ func TestReboot(t *testing.T) {
 				for j := range verbs {
 					v := verbs[(j+2)%len(verbs)] // GC and sweep first: they find what those before them have left
 					for n := 1 + (i+j)%stride; ; n += stride {
-						p, reached := w.killed(v, n, n/stride%2 == 0)
+						p, reached := w.killed(v, n)
 						before = append(before, p)
 						if !reached {
 							break
@@ -96,19 +96,15 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// killed kills a verb, at the entry or the exit of a call, and lets nothing follow.
-func (w *world) killed(v verb, n int, exit bool) (p *pod, reached bool) {
+// killed kills a verb at the entry of a call, and lets nothing follow.
+func (w *world) killed(v verb, n int) (p *pod, reached bool) {
 	w.Helper()
 	p = w.pod()
 	v.prepare(p)
-	action := tracer.Action{Do: tracer.KillAtEntry}
-	if exit {
-		action.Do = tracer.KillAtExit
-	}
 	c := v.command(p)
 	c.At = func(call *tracer.Call) tracer.Action {
 		if call.N == n {
-			return action
+			return tracer.Action{Do: tracer.KillAtEntry}
 		}
 		return tracer.Action{}
 	}
