@@ -34,13 +34,10 @@ func (ns *Namespace) DeleteLinks(gone func(netlink.Link) bool) error {
 	if !found {
 		return nil
 	}
-	err = ns.Do(func() error {
-		r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-		r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
-		_, err := r.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
+	r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
+	err = ns.request(r)
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interfaces of %s: %w", ns.path, err)
 	}
