@@ -293,7 +293,7 @@ func testSilentKeeper(t *testing.T) {
 	w := newWorld(t)
 	heard := make(chan net.Conn, 10)
 	w.listen(func(conn net.Conn) { heard <- conn })
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := plugin.Del(ctx, w.pod("").req); err != nil || ctx.Err() != nil {
 		t.Errorf("DEL: %v, with a context that %v", err, ctx.Err())

@@ -109,14 +109,13 @@ func (e *tryAgainError) Unwrap() []error {
 	return []error{e.error, types.NewError(types.ErrTryAgainLater, e.Error(), "")}
 }
 
-// releasePatience is how long a keeper that does not answer holds up a DEL: the rest of the pod is to be undone in the same
-// time, and what a failed ADD undoes comes here more than once. One that answers does so after [releaseTime] at the latest.
+// releasePatience is how long a keeper that does not answer holds up a DEL: a part of the time that there is, since the rest of
+// the pod is to be undone in it too, and what a failed ADD undoes comes here up to four times.
 func releasePatience(ctx context.Context) time.Duration {
-	limit := releaseTime + time.Second
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)/8)
+		return min(patience, time.Until(deadline)/4)
 	}
-	return limit
+	return patience
 }
 
 // release gives the leases of an attachment back, by the keeper, or without it if it does not run. It fails only if
