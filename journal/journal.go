@@ -109,7 +109,7 @@ type Journal struct{ dir string }
 
 // Open returns the journal in dir, and makes the folder if need be.
 func Open(dir string) (*Journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal: %w", err)
 	}
 	return &Journal{dir}, nil

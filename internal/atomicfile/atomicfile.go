@@ -2,7 +2,9 @@
 package atomicfile
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -56,6 +58,22 @@ func replace(f *os.File, path string, data []byte, perm os.FileMode) (err error)
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// MkdirAll is os.MkdirAll, with the names of the folders that it makes durable: what is written there is found again.
+func MkdirAll(dir string, perm os.FileMode) error {
+	_, err := os.Stat(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return os.MkdirAll(dir, perm) // which says what is wrong with it
+	}
+	parent := filepath.Dir(dir)
+	if err := MkdirAll(parent, perm); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return SyncDir(parent)
 }
 
 // SyncDir makes the names in a folder durable.
