@@ -164,7 +164,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("network-status (-want +got):\n%s", diff)
 	}
 	if events := p.events(); !slices.ContainsFunc(events, func(e string) bool {
-		return strings.HasPrefix(e, "Normal AddedInterface Add eth0 [") && strings.Contains(e, "; Add net1 [10.10.0.2/24] from blue/storage; Add lan0 [")
+		return strings.HasPrefix(e, "Normal AddedInterface Add eth0 [") && strings.Contains(e, ", net1 [10.10.0.2/24] from blue/storage, lan0 [")
 	}) {
 		t.Errorf("events: %q", events)
 	}

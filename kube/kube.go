@@ -2,8 +2,7 @@
 //
 // An ADD of a pod with N networks costs 1 + N + 1 + 1 requests over one connection: the pod, its N networks at the same
 // time, one patch of the pod, and at the same time as that an event. With package kube/cache before it, in a daemon, the
-// first 1 + N are none, and each network has an event. DEL, CHECK, GC and STATUS cost none. Of a pod only the metadata is
-// transferred.
+// first 1 + N are none. DEL, CHECK, GC and STATUS cost none. Of a pod only the metadata is transferred.
 package kube
 
 import (

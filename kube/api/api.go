@@ -37,8 +37,7 @@ type Options struct {
 	// Daemon is for a process that outlives the ADD. Nobody waits for what it does: it gives an event as much time as the
 	// report, the kubelet a minute to make the mirror pod of a static pod, and it has the API server look into its storage.
 	//
-	// Without it an ADD waits. What the API server has in memory will do, as it does for those who watch, and the events
-	// of a report are one.
+	// Without it an ADD waits. What the API server has in memory will do, as it does for those who watch.
 	Daemon bool
 	// Node is the name of the node that events are of which are of no pod.
 	Node string

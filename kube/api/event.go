@@ -71,23 +71,6 @@ func (r *Resolver) about(pod resolve.Pod) objectReference {
 	return objectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
 }
 
-// joined makes one event of those that follow each other with the same type and reason, as far as the message has room: to
-// write an event takes an API server about as long as all else that it is asked in an ADD.
-func joined(events []resolve.Event) (fewer []resolve.Event) {
-	for _, e := range events {
-		if n := len(fewer) - 1; n >= 0 && fewer[n].Type == e.Type && fewer[n].Reason == e.Reason &&
-			len(fewer[n].Message)+len(separator)+len(e.Message) <= maxMessage {
-			fewer[n].Message += separator + e.Message
-			continue
-		}
-		fewer = append(fewer, e)
-	}
-	return fewer
-}
-
-// separator is between messages in one event. A line break would tear the tables that kubectl makes.
-const separator = "; "
-
 // create writes an event.
 func (r *Resolver) create(ctx context.Context, e *event) error {
 	if r.eventTime > 0 {

@@ -28,13 +28,9 @@ const (
 // The annotation decides: an event that could not be written is logged, and no error, unless the report has no status.
 func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 	var wg sync.WaitGroup
-	events := report.Events
-	if !r.o.Daemon {
-		events = joined(events)
-	}
-	eventErrs := make([]error, len(events))
+	eventErrs := make([]error, len(report.Events))
 	now := time.Now()
-	for i, e := range events {
+	for i, e := range report.Events {
 		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e, now.Add(time.Duration(i)))) })
 	}
 	var err error
