@@ -46,7 +46,7 @@ func TestBrokenBinary(t *testing.T) {
 				t.Errorf("ADD, when the binary %s: %v", tt.name, err)
 			}
 			// Where there is a file, it may have been executed, and DEL of it is not possible either.
-			for _, thing := range w.state().minus(before) {
+			for _, thing := range w.state().Minus(before) {
 				if thing != "file braid/attachments/"+p.id+":eth0.json" || !p.owes("net1") {
 					t.Errorf("ADD, when the binary %s: left: %s", tt.name, thing)
 				}
