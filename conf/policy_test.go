@@ -87,6 +87,8 @@ func TestPolicyCheck(t *testing.T) {
 		{"conditions within", `[]`, "a", `{"type":"x","delegate":{"conditionsV4":["-i","eth0"]}}`, []string{"delegate.conditionsV4"}},
 		{"conditions that the operator allows", `[{"namespaces":["*"],"keys":["conditionsV4"]}]`, "a", `{"type":"portmap","conditionsV4":["!","-d","192.0.2.0/24"]}`, nil},
 		{"a path in conditions that the operator allows", `[{"namespaces":["*"],"keys":["conditions*"]}]`, "a", `{"type":"portmap","conditionsV4":["--modprobe=/bin/evil"]}`, []string{`found "--modprobe=/bin/evil"`}},
+		{"what a runtime says, within", `[]`, "a", `{"type":"flannel","delegate":{"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":22}]},"PrevResult":{}}}`,
+			[]string{"delegate.runtimeConfig: found", "delegate.PrevResult: found {}, want none: only a runtime may set the key"}},
 		{"routes of the node to what the pod says it is", `[]`, "a", `{"type":"macvlan","master":"eth1","hostAccess":true}`, []string{"hostAccess: found true, want none: it reaches beyond the pod"}},
 		{"no routes of the node", `[]`, "a", `{"type":"macvlan","master":"eth1","hostAccess":false}`, nil},
 		{"routes of the node that the operator allows", `[{"namespaces":["a"],"keys":["hostAccess"]}]`, "a", `{"type":"macvlan","master":"eth1","hostAccess":true}`, nil},
@@ -364,6 +366,9 @@ func forbidden(key string, v any) string {
 						return "sysctl " + name
 					}
 				}
+			}
+			if folded := strings.ToLower(k); folded == "runtimeconfig" || folded == "prevresult" {
+				return k
 			}
 			if list, isList := e.([]any); isList && len(list) > 0 && (strings.EqualFold(k, "conditionsV4") || strings.EqualFold(k, "conditionsV6")) {
 				return k

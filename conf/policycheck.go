@@ -99,6 +99,8 @@ func (r *Rule) checkObject(object json.RawMessage, at string, bad *complaints) {
 			r.checkBridge(at, value, bad)
 		case slices.Contains(nodeKeys, key) && isSet(m.value) && string(m.value) != "false" && !r.allowsKey(key):
 			bad.mismatch(at, m.value, `none: it reaches beyond the pod, have the operator allow the key under "keys"`)
+		case isReserved(key) && !r.allowsKey(key): // of a plugin they were taken away: this is for one that it calls
+			bad.mismatch(at, m.value, "none: only a runtime may set the key")
 		case key == "sysctl":
 			r.checkSysctls(at, m.value, bad)
 		case key == "links" && !o.linksInPod:
