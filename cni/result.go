@@ -109,10 +109,21 @@ func unmarshalResult(doc []byte, confVersion string) (*types100.Result, error) {
 	return res, validateResult(res)
 }
 
+// maxList is how many interfaces, addresses or routes a result may have.
+const maxList = 4096
+
 // validateResult refuses what would make a reader of the result panic or read nonsense.
 func validateResult(res *types100.Result) error {
 	if res == nil {
 		return fmt.Errorf("result is null")
+	}
+	for _, list := range []struct {
+		key string
+		len int
+	}{{"interfaces", len(res.Interfaces)}, {"ips", len(res.IPs)}, {"routes", len(res.Routes)}} {
+		if list.len > maxList {
+			return fmt.Errorf("%s: found %d, want %d at most", list.key, list.len, maxList)
+		}
 	}
 	for i, iface := range res.Interfaces {
 		if iface == nil {

@@ -34,6 +34,9 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.conf.CheckDefaultNetwork(); err != nil {
 		return nil, err
 	}
+	if err := c.checkPod(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
 	defer cancel()
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)

@@ -117,6 +117,16 @@ func (c *call) pod() resolve.Pod {
 	return resolve.Pod{Namespace: namespace, Name: name, UID: uid}
 }
 
+// checkPod refuses names that no pod can have. They become parts of requests and of names of files.
+func (c *call) checkPod() error {
+	pod := c.pod()
+	if pod.Namespace == "" || pod.Name == "" || conf.IsPod(pod.Namespace, pod.Name) {
+		return nil
+	}
+	return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid environment: CNI_ARGS has K8S_POD_NAMESPACE %.80q and K8S_POD_NAME %.80q: "+
+		"want the names of a namespace and a pod", pod.Namespace, pod.Name), "")
+}
+
 // undo takes back what a record says may exist, last attachment first. What could not be undone stays in the record,
 // for the next DEL, GC or sweep; a record of which nothing is left is removed.
 func (c *call) undo(ctx context.Context, r *journal.Record) error {

@@ -16,6 +16,11 @@ import (
 	"github.com/braid-cni/braid/journal"
 )
 
+// gcShare is the part of its deadline for which a GC waits for ADDs and DELs to end, since others wait behind it meanwhile. A pod
+// whose ADD hangs, as a tenant can have it, must not keep all other pods of the node from starting. The runtime sends the next GC
+// soon enough.
+const gcShare = 10
+
 // GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
 // stand for all attachments that Braid made with them. The others are undone, and then every network is told which of
 // its own attachments are valid.
@@ -40,7 +45,9 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		return r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
 	}
 	over := c.over(stale)
-	unlock, err := c.journal.LockAll(ctx)
+	locking, stop := context.WithTimeout(ctx, c.conf.Deadlines.GC/gcShare)
+	unlock, err := c.journal.LockAll(locking)
+	stop()
 	if err != nil {
 		return tryAgain(err)
 	}

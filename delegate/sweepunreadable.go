@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -70,7 +69,7 @@ func readable(path string) *journal.Record {
 	name := strings.TrimSuffix(filepath.Base(path), ".json")
 	id, ifName, _ := strings.Cut(name, ":")
 	nothing := &journal.Record{ContainerID: id, IfName: ifName}
-	b, err := os.ReadFile(path)
+	b, err := journal.ReadRaw(path)
 	if err != nil {
 		return nothing
 	}

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -112,6 +113,15 @@ func Open(dir string) (*Journal, error) {
 	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal: %w", err)
 	}
+	// What a record says is undone as root: whoever can write one could have anything undone.
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the journal: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || info.Mode()&0o022 != 0) {
+		return nil, fmt.Errorf("the journal's folder %s has owner %d and mode %04o: want %d, and that nobody else can write (0700)",
+			dir, st.Uid, info.Mode().Perm(), os.Geteuid())
+	}
 	return &Journal{dir}, nil
 }
 
@@ -121,6 +131,9 @@ func (j *Journal) Dir() string { return j.dir }
 func (j *Journal) path(containerID, ifName string) string {
 	return filepath.Join(j.dir, containerID+":"+ifName+".json")
 }
+
+// maxRecord bounds a record, in bytes. It has some kilobytes; an ADD fails whose plugins say so much that it would have more.
+const maxRecord = 16 << 20
 
 // temporary ends the names of files that are being written, or that a killed process has left.
 const temporary = ".tmp"
@@ -157,6 +170,9 @@ func (j *Journal) write(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
+	if len(b) > maxRecord {
+		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", r.ContainerID, len(b), maxRecord)
+	}
 	path := j.path(r.ContainerID, r.IfName)
 	return atomicfile.Replace(path+temporary, path, b, 0o600)
 }
@@ -167,11 +183,13 @@ func (j *Journal) Get(containerID, ifName string) (*Record, error) {
 }
 
 func read(path string) (*Record, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := atomicfile.Read(path, maxRecord)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, ErrNotFound
-	}
-	if err != nil {
+	case errors.Is(err, atomicfile.ErrNotRegular), errors.Is(err, atomicfile.ErrTooLarge):
+		return nil, &CorruptError{path, err}
+	case err != nil:
 		return nil, err
 	}
 	r := new(Record)
@@ -191,6 +209,9 @@ func read(path string) (*Record, error) {
 	}
 	return r, nil
 }
+
+// ReadRaw returns the content of a record that can not be read as one, within the bounds of records.
+func ReadRaw(path string) ([]byte, error) { return atomicfile.Read(path, maxRecord) }
 
 // validate refuses a record that is well-formed JSON and still none of ours: zeroed or swapped content would otherwise
 // undo something else.

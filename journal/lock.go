@@ -56,7 +56,7 @@ const gate = 0
 // the whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
 // description locks belong to the descriptor, not to the process, so they hold between goroutines as well.
 func (j *Journal) lock(ctx context.Context, what string, try func(*os.File) error) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}

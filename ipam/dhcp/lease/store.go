@@ -174,7 +174,7 @@ func (s *Store) Get(k Key) (*Record, error) {
 // read returns nil without an error for a record of an earlier boot. Keys that a later version may have added do not
 // matter.
 func (s *Store) read(path string) (*Record, error) {
-	doc, err := os.ReadFile(path)
+	doc, err := atomicfile.Read(path, maxDocument)
 	if err != nil {
 		return nil, err
 	}
