@@ -12,6 +12,7 @@ import (
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
 )
 
 // GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
@@ -59,6 +60,9 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 			errs = append(errs, c.undo(ctx, r))
 		}
 	}
+	for _, err := range flatten(unreadable) {
+		errs = append(errs, c.collectNewer(ctx, err, valid))
+	}
 	if unreadable != nil {
 		// An attachment may be in use whose record can not be read: nobody is told that it is not.
 		return errors.Join(errs...)
@@ -69,6 +73,25 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// collectNewer undoes what can be read of a record of a newer Braid, if that is what the error says of it and its container
+// is none of the valid ones.
+func (c *call) collectNewer(ctx context.Context, err error, valid []types.GCAttachment) error {
+	var newer *journal.NewerError
+	if !errors.As(err, &newer) {
+		return nil
+	}
+	r := newer.Record
+	at := types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName}
+	if r.Network != c.conf.Name || slices.Contains(valid, at) {
+		return nil
+	}
+	of := *c
+	req := *c.req
+	req.Attachment = cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args}
+	of.req = &req
+	return of.delNewer(ctx, newer)
 }
 
 // operatorNetworks returns the networks that the configuration names and that can be read without the API server.

@@ -54,8 +54,8 @@ type SweepOptions struct {
 	Grace time.Duration
 	// DryRun changes nothing.
 	DryRun bool
-	// Unreadable has records undone too of which too little can be read to judge them. Whoever sets it knows that their
-	// containers are gone.
+	// Unreadable has records undone too of which too little can be read to judge them, and those of a newer version of Braid
+	// as far as they can be read. Whoever sets it knows that their containers are gone.
 	Unreadable bool
 	Known      []Known
 	// Found is told of every record, one at a time; required.
@@ -242,18 +242,17 @@ func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 	defer cancel()
 
 	r, err := s.journal.Get(f.ContainerID, f.IfName)
-	var corrupt *journal.CorruptError
+	part, _ := partOf(err)
 	switch {
 	case errors.Is(err, journal.ErrNotFound), err == nil && !f.Is(keyOf(r)):
 		f.Action = Busy
 		return f
-	case errors.As(err, &corrupt):
-		var same bool
-		if r, same = s.stillUnreadable(corrupt, &f); !same {
+	case part != nil:
+		if !s.stillUnreadable(err, &f) {
 			return f
 		}
-		c.req.Args = r.Args
-		err = c.delWithoutRecord(ctx, corrupt)
+		c.req.Args = part.Args
+		err = c.delPart(ctx, err)
 	case err == nil:
 		if !s.decide(&f, s.judge(r, look(r), s.processesNow(f.Verdict))) {
 			return f

@@ -45,18 +45,16 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	defer unlock()
 
 	r, err := c.journal.Get(req.ContainerID, req.IfName)
-	var corrupt *journal.CorruptError
-	switch {
+	switch part, _ := partOf(err); {
 	case errors.Is(err, journal.ErrNotFound):
 		return errors.Join(c.delOfOther(ctx), c.journal.Remove(req.ContainerID, req.IfName)) // of a record that was never finished
-	case errors.As(err, &corrupt):
-		return c.delWithoutRecord(ctx, corrupt)
+	case part != nil:
+		c.hearRuntime(part)
+		return c.delPart(ctx, err)
 	case err != nil:
 		return err
 	}
-	if req.Netns == "" {
-		r.Netns = ""
-	}
+	c.hearRuntime(r)
 	made := r.Attachments
 	err = c.undo(ctx, r)
 	if c.pod().Name != "" {
@@ -86,27 +84,62 @@ func (c *call) delOfOther(ctx context.Context) error {
 	return nil
 }
 
-// delWithoutRecord undoes what the configuration alone tells of an attachment whose record can not be read: the
-// networks of the operator. The record is kept beside, for whoever looks for the rest.
-func (c *call) delWithoutRecord(ctx context.Context, corrupt error) error {
-	c.log.Error("record set aside; only networks of the configuration are undone", "err", corrupt)
+// delPart undoes what is known of an attachment whose record can not be read as a whole, which the cause says. The record
+// is kept beside, for whoever looks for the rest.
+func (c *call) delPart(ctx context.Context, cause error) error {
+	var newer *journal.NewerError
+	if errors.As(cause, &newer) {
+		return c.delNewer(ctx, newer)
+	}
+	c.log.Error("record set aside; only networks of the configuration are undone", "err", cause)
 	r := &journal.Record{
 		BootID: c.BootID, ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
+		Attachments: c.operatorAttachments(),
 	}
 	r.NetnsInode, _ = inodeOf(c.req.Netns) // the namespace may be gone
+	if err := c.journal.SetAside(c.req.ContainerID, c.req.IfName); err != nil {
+		return err
+	}
+	return c.undo(ctx, r)
+}
+
+// operatorAttachments are those to the networks of the configuration, as far as they are known without the API server.
+func (c *call) operatorAttachments() (list []journal.Attachment) {
 	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
 	if err != nil {
 		c.log.Warn("plan", "err", err)
 	}
 	for _, p := range plan {
 		if p.Network != nil {
-			r.Attachments = append(r.Attachments, journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network})
+			list = append(list, journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network})
 		}
 	}
-	if err := c.journal.SetAside(c.req.ContainerID, c.req.IfName); err != nil {
+	return list
+}
+
+// delNewer undoes what can be read of a record that a newer Braid has written: as long as that fails the record stays as it
+// is, and then it is set aside, since there may be more in it.
+func (c *call) delNewer(ctx context.Context, newer *journal.NewerError) error {
+	c.log.Warn("only what can be read of a record is undone; it will be set aside", "err", newer)
+	r := newer.Record
+	if len(r.Attachments) == 0 {
+		r.Attachments = c.operatorAttachments()
+	}
+	if _, err := c.takeDown(ctx, r); err != nil {
 		return err
 	}
-	return c.undo(ctx, r)
+	return c.journal.SetAside(r.ContainerID, r.IfName)
+}
+
+// hearRuntime takes the word of the runtime for the namespace of a record: that it is gone, or that it is the one at its path
+// still, which a record of an early version of Braid does not say.
+func (c *call) hearRuntime(r *journal.Record) {
+	switch {
+	case c.req.Netns == "":
+		r.Netns = ""
+	case c.req.Netns == r.Netns && r.NetnsInode == 0 && !c.otherBoot(r):
+		r.NetnsInode, _ = inodeOf(r.Netns) // it may be gone
+	}
 }
 
 // Check implements [cni.Plugin]: every attachment of the pod is checked, and all complaints are joined.
