@@ -234,6 +234,9 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 			must(t, p.check())
 			must(t, change(p))
 			p.mustNotice(strings.Replace(text, "BRIDGE", w.bridge, 1))
+			if !slices.Contains([]string{"has MAC", "ipam host-local", "lacks address 10.88.0.2/24", "is not the other end"}, text) {
+				p.mend() // what is not the pod's own affair
+			}
 			must(t, p.del())
 		})
 	}
@@ -243,6 +246,7 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 		must(t, p.check())
 		must(t, w.node.Handle().SetPromiscOff(w.br()))
 		p.mustNotice("is not promiscuous")
+		p.mend()
 	})
 }
 

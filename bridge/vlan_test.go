@@ -100,6 +100,7 @@ func TestCheckNoticesVLANs(t *testing.T) {
 			must(t, p.check())
 			must(t, change(p, p.port()))
 			p.mustNotice(text)
+			p.mend()
 		})
 	}
 }
@@ -123,6 +124,14 @@ func TestGatewayOfAVLAN(t *testing.T) {
 	nettest.Reach(t, a.ns, nic.LAN, "192.0.2.9")
 	for _, p := range []*pod{a, b, other} {
 		must(t, p.check())
+	}
+	for _, name := range []string{gateway, w.bridge} { // the bridge takes those of both VLANs along
+		must(t, w.node.Handle().LinkDel(w.node.Link(t, name)))
+		for _, p := range []*pod{a, b, other} {
+			p.mend()
+		}
+		nettest.Reach(t, a.ns, w.node, "10.88.0.1")
+		nettest.Reach(t, a.ns, b.ns, "10.88.0.3")
 	}
 	// The gateway goes with the last pod of the VLAN.
 	must(t, a.del())

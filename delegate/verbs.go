@@ -169,14 +169,7 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
 	case !r.Done:
 		return fmt.Errorf("interface %s of container %s is incomplete: an ADD or a DEL did not come to its end", req.IfName, req.ContainerID)
 	}
-	var errs []error
-	for i := range r.Attachments {
-		a := &r.Attachments[i]
-		if err := c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
-			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
-		}
-	}
-	return errors.Join(errs...)
+	return c.each(r, func(a *journal.Attachment) error { return c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result) })
 }
 
 // Status implements [cni.Plugin]. It asks neither the API server nor waits for anything: runtimes call it every few
