@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -313,7 +314,8 @@ func TestLeftoverOfTheSameAttachment(t *testing.T) {
 	for _, alias := range []bool{true, false} {
 		before, p := w.attached(""), w.pod("")
 		if !alias {
-			must(t, w.node.Handle().LinkSetAlias(before.port(), ""))
+			h, port := w.node.Handle(), before.port()
+			must(t, errors.Join(h.LinkSetAlias(port, ""), h.LinkSetNoMaster(port), h.LinkSetDown(port)))
 		}
 		p.req.ContainerID = before.req.ContainerID
 		must(t, p.add())

@@ -105,6 +105,18 @@ func TestCheckNoticesVLANs(t *testing.T) {
 	}
 }
 
+// TestGatewayOfAVLANTaken: what has the name of the gateway is neither used nor deleted.
+func TestGatewayOfAVLANTaken(t *testing.T) {
+	w := newVLANWorld(t)
+	other := netlink.NewLinkAttrs()
+	other.Name = w.bridge + ".100"
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: other}))
+	p := w.pod(`"vlan": 100, ` + dual + fixed("10.88.0.2/24"))
+	p.refused(types.ErrInvalidNetworkConfig, "the gateway of VLAN 100 would be called "+other.Name+", and that is another interface, of type bridge")
+	must(t, p.del())
+	w.node.Link(t, other.Name)
+}
+
 func TestGatewayOfAVLAN(t *testing.T) {
 	w := newVLANWorld(t)
 	nic := nettest.Parent(t, w.node)
