@@ -63,25 +63,29 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	return err
 }
 
-// delOfOther undoes what somebody else has made: a pod that was there before Braid was installed, by the plugins of what is
-// the default network now. The runtime has kept the result of its ADD, and hands it over. Where it hands over none there
-// was no ADD, or a DEL since.
+// delOfOther undoes what somebody else has made: a pod that was there before Braid was installed. Multus has kept what it
+// made; of others the runtime has kept the result of the ADD, and hands it over: that is undone by the plugins of what is the
+// default network now. Where it hands over none there was no ADD, or a DEL since.
 func (c *call) delOfOther(ctx context.Context) error {
-	prev, err := cni.PrevResult(c.req.Config)
-	if err != nil || prev == nil {
-		return nil
+	found, err := c.delLeftovers(ctx)
+	if found {
+		return err
 	}
-	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
-	if err != nil {
-		c.log.Warn("plan", "err", err)
+	prev, prevErr := cni.PrevResult(c.req.Config)
+	if prevErr != nil || prev == nil {
+		return err
+	}
+	plan, planErr := NewPlan(c.conf, nil, c.req.IfName, nil)
+	if planErr != nil {
+		c.log.Warn("plan", "err", planErr)
 	}
 	for _, p := range plan {
 		if p.Default && p.Network != nil {
 			c.log.Info("undo what Braid has not made", "network", p.Name)
-			return chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev)
+			return errors.Join(err, chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev))
 		}
 	}
-	return nil
+	return err
 }
 
 // delPart undoes what is known of an attachment whose record can not be read as a whole, which the cause says. The record
