@@ -157,7 +157,7 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
 	observed.of(c)
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Check)
 	defer cancel()
-	unlock, err := c.journal.Lock(ctx, req.ContainerID)
+	unlock, err := c.journal.LockToRead(ctx, req.ContainerID)
 	if err != nil {
 		return tryAgain(err)
 	}
@@ -192,6 +192,9 @@ func (d *Delegator) Status(ctx context.Context, req *cni.Request) (err error) {
 		if _, err := os.Stat(file); err != nil {
 			return notAvailable("default network is not ready: readinessindicatorfile: %v", err)
 		}
+	}
+	if err := c.journal.Writable(); err != nil {
+		return notAvailable("the journal: %v", err)
 	}
 	if err := c.canResolve(); err != nil {
 		return notAvailable("pods and networks can not be looked up: %v", err)

@@ -114,6 +114,9 @@ func Open(dir string) (*Journal, error) {
 	return &Journal{dir}, nil
 }
 
+// Writable returns an error if it is certain that no record can be put into it.
+func (j *Journal) Writable() error { return atomicfile.Writable(j.dir) }
+
 // Dir returns the folder.
 func (j *Journal) Dir() string { return j.dir }
 
