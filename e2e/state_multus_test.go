@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/delegate"
@@ -44,13 +45,9 @@ func (p *pod) made() *types100.Result {
 	multus := libcni.NewCNIConfigWithCacheDir([]string{refplugins.Dir(p.t)}, filepath.Join(p.dir, "braid"), nil)
 	var first *types100.Result
 	for _, network := range beforeBraid {
-		list, err := listOf([]byte(p.expand(network.config)))
-		if err != nil {
-			p.t.Fatal(err)
-		}
 		rt := p.runtimeConf()
 		rt.IfName = network.ifName
-		res, err := multus.AddNetworkList(p.t.Context(), list, rt)
+		res, err := addBy(multus, p, []byte(p.expand(network.config)), rt)
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -67,16 +64,20 @@ func (p *pod) made() *types100.Result {
 	return first
 }
 
-// listOf reads a configuration or a list of such.
-func listOf(config []byte) (*libcni.NetworkConfigList, error) {
+// addBy makes one network, by a list of plugins or by a single one.
+func addBy(c *libcni.CNIConfig, p *pod, config []byte, rt *libcni.RuntimeConf) (types.Result, error) {
 	if bytes.Contains(config, []byte(`"plugins"`)) {
-		return libcni.NetworkConfFromBytes(config)
+		list, err := libcni.NetworkConfFromBytes(config)
+		if err != nil {
+			return nil, err
+		}
+		return c.AddNetworkList(p.t.Context(), list, rt)
 	}
-	single, err := libcni.ConfFromBytes(config)
+	single, err := libcni.NetworkPluginConfFromBytes(config)
 	if err != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(single)
+	return c.AddNetwork(p.t.Context(), single, rt)
 }
 
 // remembered has the runtime's cache have the result of an ADD, as it does whoever made it.
