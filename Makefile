@@ -74,9 +74,22 @@ test-clients: build ## other runtimes' CNI clients: CRI-O's and containerd's dri
 	@programs=$$(e2e/clients/setup) && set -x && BRAID_BIN=$(CURDIR)/bin BRAID_CLIENTS=$$programs go test -C e2e/clients -count=1 .
 
 .PHONY: test-crash
-test-crash: ## the binaries killed at every system call that changes something, and what follows (root)
+test-crash: ## the binaries killed at every system call that changes something, and what follows; BRAID_CRASH=full: all that can follow (root)
 	@hack/setup test
-	go test -count=1 -timeout 30m -tags crash ./e2e/crash
+	go test -count=1 -timeout 90m -parallel 4 -tags crash ./e2e/crash
+
+# Figures of earlier runs go first, so that the page has none of a tier that has failed.
+.PHONY: reliability
+reliability: ## all attacks on the promises, at length, and what they did into docs/reliability.md: two hours (root; needs gcc)
+	rm -rf bin/figures
+	export BRAID_CRASH=full BRAID_STORM=full BRAID_FIGURES=$(CURDIR)/bin/figures && \
+	  for tier in test-crash test-storm fuzz conformance race; do $(MAKE) --no-print-directory $$tier || exit 1; done
+	go run ./e2e/figures/report -figures bin/figures -page docs/reliability.md
+
+.PHONY: test-storm
+test-storm: ## the binaries by the hundred at once, against each other and against kill -9 (BRAID_STORM=full: longer; root)
+	@hack/setup test
+	go test -count=1 -timeout 30m -tags storm ./e2e/storm
 
 .PHONY: test-deploy
 test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them
@@ -99,7 +112,7 @@ test-vm: ## tests of the plugins on a kernel that has every device type, built i
 .PHONY: race
 race: ## tests under the race detector (root; needs gcc)
 	@hack/setup test
-	CGO_ENABLED=1 go test -count=1 -race ./...
+	@hack/race
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)
@@ -108,8 +121,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster,node,deploy,conformance,crash ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash ./...
+	go vet -tags cluster,node,deploy,conformance,crash,storm ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash,storm ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 

@@ -40,6 +40,7 @@ type attachment struct {
 	mac     net.HardwareAddr // nil leaves it to the kernel
 	bridge  *netlink.Bridge
 	port    netlink.Link
+	inPod   netlink.Link     // the pod's interface; nil if it has none
 	adopted bool             // an earlier plugin of the chain has made the port
 	result  *types100.Result // of this plugin; indexes count the interfaces of prevResult as well
 	inside  int              // index of the pod's interface in the result, or -1
@@ -83,7 +84,8 @@ func (a *attachment) onError(ctx context.Context, what string, do func(context.C
 }
 
 // connect makes the pod's interface and the port, with all that is to be in effect before the first packet, and sets
-// both up: a DHCP client needs them, and whatever time the kernel takes passes while addresses are asked for.
+// both up: a DHCP client needs them, and whatever time the kernel takes passes while addresses are asked for. The port is
+// up from the start, and has no carrier until the pod's end is.
 func (a *attachment) connect(ctx context.Context) error {
 	if err := a.plug(ctx); err != nil {
 		return err
@@ -97,20 +99,13 @@ func (a *attachment) connect(ctx context.Context) error {
 	if err := a.checkSpoofing(ctx); err != nil {
 		return err
 	}
-	if err := a.node.Handle().LinkSetUp(a.port); err != nil {
-		return fmt.Errorf("set %s up: %w", a.port.Attrs().Name, err)
+	if a.adopted {
+		return a.node.SetUp(a.port)
 	}
-	if a.adopted || a.NoContainerInterface {
+	if a.NoContainerInterface {
 		return nil
 	}
-	pod, err := a.pod.Link(a.req.IfName)
-	if err == nil {
-		err = a.pod.Handle().LinkSetUp(pod)
-	}
-	if err != nil {
-		return fmt.Errorf("set %s up: %w", a.req.IfName, err)
-	}
-	return nil
+	return a.pod.SetUp(a.inPod)
 }
 
 // plug connects the port to the bridge, both of which it makes if need be.
@@ -119,11 +114,6 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 		return err
 	}
 	a.adopted = a.port != nil
-	if !a.adopted {
-		if err := a.pod.Free(a.req.IfName); err != nil {
-			return err
-		}
-	}
 	a.onError(ctx, "create bridge "+a.Bridge, func(ctx context.Context) error { return a.discardBridge(ctx, a.node) })
 	a.onError(ctx, "create the gateway of the VLAN", func(ctx context.Context) error { return a.tidyVLANGateway(ctx, a.node) })
 	br, leave, err := a.enterBridge(ctx, a.node)
@@ -139,10 +129,7 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 		return err
 	}
 	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error { return deleteLink(a.node, a.port) })
-	if err := a.node.Handle().LinkSetAlias(a.port, aliasPrefix+a.owner.String()); err != nil {
-		return fmt.Errorf("mark %s: %w", a.port.Attrs().Name, err)
-	}
-	return a.connectPort(br, a.port)
+	return a.enlistPort(br, a.port)
 }
 
 // adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.
@@ -242,10 +229,10 @@ func (a *attachment) configure(ctx context.Context) error {
 	if err := a.waitPort(ctx); err != nil {
 		return err
 	}
-	if err := a.pod.Configure(ctx, a.req.IfName, a.result, a.options()); err != nil {
+	if err := a.pod.Configure(ctx, a.inPod, a.result, a.options()); err != nil {
 		return err
 	}
-	return a.pod.Announce(a.req.IfName, a.result)
+	return a.pod.Announce(a.inPod, a.result)
 }
 
 func (a *attachment) options() netdev.Options {

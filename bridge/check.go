@@ -142,10 +142,11 @@ func (a *attachment) checkPod() error {
 		}
 		return a.pod.Check(a.req.IfName, a.prev, a.options())
 	}
-	inside, err := a.pod.Interface(a.req.IfName)
+	link, err := a.pod.Link(a.req.IfName)
 	if err != nil {
 		return err
 	}
+	inside := a.pod.Interface(link)
 	if i := indexOf(a.prev, a.req.IfName); i >= 0 && a.prev.Interfaces[i].Mac != inside.Mac {
 		return fmt.Errorf("interface %s has MAC %s, want %s", inside.Name, inside.Mac, a.prev.Interfaces[i].Mac)
 	}

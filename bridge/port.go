@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -43,6 +44,7 @@ func (a *attachment) createPort() (netlink.Link, error) {
 		veth.Name, veth.MTU = hostName(a.owner.String(), n), a.MTU
 		// Otherwise the kernel makes a queue per CPU and then waits until it can take them away again.
 		veth.NumTxQueues, veth.NumRxQueues = 1, 1
+		veth.Flags = net.FlagUp
 		err := h.LinkAdd(veth)
 		if errors.Is(err, unix.EEXIST) {
 			// A killed ADD for the same name in another namespace.
@@ -62,9 +64,28 @@ func (a *attachment) createPort() (netlink.Link, error) {
 	return nil, fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
 }
 
+// enlistPort marks the port that it has made, and makes it one of the bridge.
+func (a *attachment) enlistPort(br *netlink.Bridge, port netlink.Link) error {
+	attributes := []*nl.RtAttr{
+		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))),
+	}
+	// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
+	noAddress := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	noAddress.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
+	err := a.node.SetLink(port, append(attributes, noAddress)...)
+	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
+		err = a.node.SetLink(port, attributes...)
+	}
+	return connected(br, port, err)
+}
+
 // connectPort makes a link a port of the bridge.
 func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
-	err := a.node.Handle().LinkSetMaster(port, br)
+	return connected(br, port, a.node.Handle().LinkSetMaster(port, br))
+}
+
+func connected(br *netlink.Bridge, port netlink.Link, err error) error {
 	if errors.Is(err, unix.EXFULL) {
 		err = fmt.Errorf("the bridge has 1023 ports, which is the most: %w", err)
 	}
@@ -77,13 +98,6 @@ func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
 // setPort gives a port its properties. It has carried no packet yet.
 func (a *attachment) setPort(br *netlink.Bridge, port netlink.Link) error {
 	h, name := a.node.Handle(), port.Attrs().Name
-	if !a.adopted {
-		// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
-		err := h.LinkSetIP6AddrGenMode(port, nl.IN6_ADDR_GEN_MODE_NONE)
-		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
-			return fmt.Errorf("keep port %s from making an IPv6 address: %w", name, err)
-		}
-	}
 	if a.Hairpin {
 		if err := h.LinkSetHairpin(port, true); err != nil {
 			return fmt.Errorf("set hairpin mode of port %s: %w", name, err)
@@ -114,11 +128,11 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
 }
 
-// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias,
-// which comes before everything else. One that is in use is somebody else's.
+// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
+// its other end is in another namespace, and not up yet. One that is in use is somebody else's.
 func isUnfinished(link netlink.Link) bool {
 	a := link.Attrs()
-	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && !isUp(link)
+	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0
 }
 
 // deletePort deletes the port of an owner, and with it the pod's interface.

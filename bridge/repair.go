@@ -101,7 +101,9 @@ func (a *attachment) reconnect(ctx context.Context) (err error) {
 	if a.inside < 0 || a.NoContainerInterface {
 		return nil
 	}
-	_ = a.pod.Announce(a.req.IfName, a.prev) // bridges beyond may have learned otherwise; the pod may not have the address any more
+	if link, err := a.pod.Link(a.req.IfName); err == nil {
+		_ = a.pod.Announce(link, a.prev) // bridges beyond may have learned otherwise; the pod may not have the address any more
+	}
 	return nil
 }
 

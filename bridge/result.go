@@ -23,19 +23,20 @@ func (a *attachment) describe() (err error) {
 		Name: a.bridge.Name, Mac: a.bridge.HardwareAddr.String(), Mtu: a.bridge.MTU,
 	})
 	if a.adopted {
-		a.inside = indexOf(a.prev, a.req.IfName)
-		return nil
-	}
-	port, err := a.node.Interface(a.port.Attrs().Name)
-	if err != nil {
+		if a.inside = indexOf(a.prev, a.req.IfName); a.inside >= 0 {
+			a.inPod, err = a.pod.Link(a.req.IfName)
+		}
 		return err
 	}
+	if a.port, err = a.node.Link(a.port.Attrs().Name); err != nil {
+		return err
+	}
+	if a.inPod, err = a.pod.Link(a.req.IfName); err != nil {
+		return err
+	}
+	port := a.node.Interface(a.port)
 	port.Sandbox = ""
-	pod, err := a.pod.Interface(a.req.IfName)
-	if err != nil {
-		return err
-	}
-	a.result.Interfaces = append(a.result.Interfaces, port, pod)
+	a.result.Interfaces = append(a.result.Interfaces, port, a.pod.Interface(a.inPod))
 	a.inside = len(a.result.Interfaces) - 1
 	return nil
 }

@@ -178,7 +178,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	}
 	pod := c.pod()
 	record := &journal.Record{
-		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
+		Created: time.Now().UTC(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
 		PIDNamespace: pidNamespace(),
 	}
@@ -187,12 +187,19 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		c.deviceInfo().request(record, &a)
 		record.Attachments = append(record.Attachments, a)
 	}
-	if err := c.journal.Put(record); err != nil { // it may be there all the same, if only that cannot be made to last
-		return nil, errors.Join(err, c.journal.Remove(record.ContainerID, record.IfName))
+	durable, err := c.journal.Begin(record)
+	if err != nil {
+		return nil, err
 	}
 	begun := 0
 	exists := make([]bool, len(plan))
 	for _, n := range batches(plan, chains) {
+		if !chains[begun].InProcess() {
+			if err := durable(); err != nil {
+				record.Attachments = record.Attachments[:begun]
+				return nil, c.takeBack(ctx, record, err)
+			}
+		}
 		batch, ctx := errgroup.WithContext(ctx)
 		for i := begun; i < begun+n; i++ {
 			batch.Go(func() (err error) {
@@ -201,7 +208,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 			})
 		}
 		begun += n
-		if err := batch.Wait(); err != nil {
+		if err := errors.Join(batch.Wait(), durable()); err != nil {
 			// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
 			var made []journal.Attachment
 			for i, a := range record.Attachments {
@@ -241,8 +248,11 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		var incomplete *chain.UndoError
 		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
-	actual, err := ns.Interface(a.IfName)
-	if err != nil && !errors.Is(err, netdev.ErrNotFound) {
+	var actual *types100.Interface
+	link, err := ns.Link(a.IfName)
+	if err == nil {
+		actual = ns.Interface(link)
+	} else if !errors.Is(err, netdev.ErrNotFound) {
 		return true, err
 	}
 	a.Result, err = normalize(res, at, actual)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -35,6 +36,10 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.GC)
 	defer cancel()
+	stale := func(r *journal.Record) bool {
+		return r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+	}
+	over := c.over(stale)
 	unlock, err := c.journal.LockAll(ctx)
 	if err != nil {
 		return tryAgain(err)
@@ -48,7 +53,7 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		networks.add(network)
 	}
 	for _, r := range records {
-		stale := r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+		stale := stale(r) && (!r.Done || over[keyOf(r).Name()].Equal(r.Created))
 		for i := range r.Attachments {
 			a := &r.Attachments[i]
 			networks.add(a.Network)
@@ -117,6 +122,26 @@ func (c *call) collectNewer(ctx context.Context, err error, valid []types.GCAtta
 	req.Attachment = cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args}
 	of.req = &req
 	return of.delNewer(ctx, newer)
+}
+
+// over returns when those ADDs began that are stale and have come to their end. One that GC has to wait for has not been heard
+// of when the runtime makes its list: what it makes is left to the next GC, as the pod may live. Runtimes should not, but do
+// call GC while there are ADDs.
+func (c *call) over(stale func(*journal.Record) bool) map[string]time.Time {
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // wait for no lock
+	began := make(map[string]time.Time)
+	records, _ := c.journal.All() // those that cannot be read are told of later
+	for _, r := range records {
+		if !r.Done || !stale(r) {
+			continue
+		}
+		if unlock, err := c.journal.Lock(now, r.ContainerID); err == nil {
+			unlock()
+			began[keyOf(r).Name()] = r.Created
+		}
+	}
+	return began
 }
 
 // operatorNetworks returns the networks that the configuration names and that can be read without the API server.

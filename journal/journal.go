@@ -3,7 +3,8 @@
 //
 // A [Record] stands for one ADD. It is written before the first attachment is made, again when all are, and removed
 // when all are undone: whatever moment a process dies at, the record names at least everything that may exist. One
-// record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync.
+// record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync of
+// the file; that of the folder, which a new name needs, passes while the first attachment is made: see [Journal.Begin].
 //
 // On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
 // temporary file, that name with ".tmp" behind it, and renamed. DIR/lock carries the locks: see [Journal.Lock].
@@ -20,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -108,7 +110,7 @@ type Journal struct{ dir string }
 
 // Open returns the journal in dir, and makes the folder if need be.
 func Open(dir string) (*Journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal: %w", err)
 	}
 	return &Journal{dir}, nil
@@ -127,16 +129,40 @@ func (j *Journal) path(containerID, ifName string) string {
 // temporary ends the names of files that are being written, or that a killed process has left.
 const temporary = ".tmp"
 
-// Put writes the record durably: when it returns nil the record survives a loss of power. The caller has the lock of the
-// container.
+// Begin writes the record of an ADD that has made nothing yet. A process that dies leaves it from now on. A loss of power
+// does when durable has returned nil, for which nothing has to wait that is gone by then itself, as interfaces are: but
+// every plugin that may keep something on disk. The caller has the lock of the container.
+func (j *Journal) Begin(r *Record) (durable func() error, err error) {
+	if err := j.write(r); err != nil {
+		return nil, err
+	}
+	synced := make(chan error, 1)
+	go func() { synced <- atomicfile.SyncDir(j.dir) }()
+	return sync.OnceValue(func() error { return <-synced }), nil
+}
+
+// Put writes the record anew. What it says survives the death of the process; after a loss of power, which no container
+// outlives, there is the record as it was before or as it is now. The caller has the lock of the container.
 func (j *Journal) Put(r *Record) error {
+	_, err := os.Lstat(j.path(r.ContainerID, r.IfName))
+	if isNew := errors.Is(err, fs.ErrNotExist); isNew {
+		durable, err := j.Begin(r)
+		if err != nil {
+			return err
+		}
+		return durable()
+	}
+	return j.write(r)
+}
+
+func (j *Journal) write(r *Record) error {
 	r.Version = version
 	b, err := r.encode()
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
 	path := j.path(r.ContainerID, r.IfName)
-	return atomicfile.WriteVia(path+temporary, path, b, 0o600)
+	return atomicfile.Replace(path+temporary, path, b, 0o600)
 }
 
 // Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read, a

@@ -99,7 +99,7 @@ func (a access) add(ctx context.Context, at cni.Attachment, res *types100.Result
 		return nil, err
 	}
 	more := &types100.Result{Interfaces: res.Interfaces, Routes: routes}
-	if err := pod.Configure(ctx, at.IfName, more, opts); err != nil {
+	if err := pod.Configure(ctx, link, more, opts); err != nil {
 		return nil, err
 	}
 	res.Routes = append(res.Routes, routes...)

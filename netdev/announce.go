@@ -18,12 +18,8 @@ import (
 // arp_notify and ndisc_notify do not do it for an address that is added to a link which is up.
 //
 // It does nothing on an interface that has no neighbours (ipvlan in its L3 modes).
-func (ns *Namespace) Announce(ifName string, res *types100.Result) error {
-	link, err := ns.Link(ifName)
-	if err != nil {
-		return err
-	}
-	ips, err := AddressesOf(ifName, res)
+func (ns *Namespace) Announce(link netlink.Link, res *types100.Result) error {
+	ips, err := AddressesOf(link.Attrs().Name, res)
 	if err != nil {
 		return err
 	}

@@ -25,11 +25,8 @@ type Options struct {
 // Configure sets an interface up and gives it those addresses of the result that refer to it, and all routes of the
 // result. What is there already is left as it is. It returns when the addresses can be used: it waits for duplicate
 // address detection, at most 5 seconds, and fails if another host has an address.
-func (ns *Namespace) Configure(ctx context.Context, ifName string, res *types100.Result, opts Options) error {
-	link, err := ns.Link(ifName)
-	if err != nil {
-		return err
-	}
+func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *types100.Result, opts Options) error {
+	ifName := link.Attrs().Name
 	ips, err := AddressesOf(ifName, res)
 	if err != nil {
 		return err
@@ -45,8 +42,8 @@ func (ns *Namespace) Configure(ctx context.Context, ifName string, res *types100
 			return err
 		}
 	}
-	if err := ns.handle.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", ifName, err)
+	if err := ns.SetUp(link); err != nil {
+		return err
 	}
 	for _, route := range netlinkRoutes(link, ips, res.Routes) {
 		if err := ns.addRoute(route); err != nil {

@@ -2,8 +2,8 @@
 // that it still is what the result says, and removes it.
 //
 // A [Namespace] holds one netlink socket that was opened inside, so nearly everything happens without a thread having
-// to enter the namespace. Only sysctls need that ([Namespace.Do]). Nothing here sleeps: what the kernel takes time for
-// (carrier, duplicate address detection) is waited for by netlink notification, until the context ends.
+// to enter the namespace. Only sysctls need that ([Namespace.Do]). What the kernel takes time for (carrier, duplicate
+// address detection) is waited for by netlink notification, until the context ends; nothing sleeps for that.
 package netdev
 
 import (
@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"sync"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -30,14 +32,60 @@ type Namespace struct {
 	path   string
 	fd     netns.NsHandle
 	handle *netlink.Handle
+	socket *nl.SocketHandle // for requests that the handle has no function for
+	id     identity
+	users  int // that have opened it and not closed it, guarded by opened
+}
+
+// An identity is that of a namespace, whatever paths lead to it.
+type identity struct {
+	dev, inode uint64
+}
+
+// opened are the namespaces that are open in this process. All plugins of an ADD work in the same two, and a descriptor
+// and a socket for each of them, which take a thread to go there and back, would be most of what they do.
+var opened struct {
+	sync.Mutex
+	byPath map[string]*Namespace
 }
 
 // Open opens the network namespace that a path leads to, as in CNI_NETNS. The error wraps ErrGone if there is none;
-// the empty path is such a case, because a runtime leaves out CNI_NETNS when the namespace is gone.
+// the empty path is such a case, because a runtime leaves out CNI_NETNS when the namespace is gone. Whoever opens one that
+// is open already shares it. Each closes it once.
 func Open(path string) (*Namespace, error) {
 	if path == "" {
 		return nil, fmt.Errorf("open the network namespace: no path is given: %w", ErrGone)
 	}
+	return share(path, func(ns *Namespace) error {
+		// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
+		return ns.Do(ns.connect)
+	})
+}
+
+// Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
+// /proc/self is about, may be one that the Go runtime has put aside. Nobody may call it within [Namespace.Do].
+func Host() (*Namespace, error) { return share("/proc/thread-self/ns/net", (*Namespace).connect) }
+
+// share returns the namespace that a path leads to: an open one, or else one that connect gives a socket.
+func share(path string, connect func(*Namespace) error) (*Namespace, error) {
+	opened.Lock()
+	defer opened.Unlock()
+	if ns, ok := opened.byPath[path]; ok && ns.isAt(path) {
+		ns.users++
+		return ns, nil
+	}
+	ns, err := newNamespace(path, connect)
+	if err != nil {
+		return nil, err
+	}
+	if opened.byPath == nil {
+		opened.byPath = make(map[string]*Namespace)
+	}
+	opened.byPath[path] = ns // in the place of one that has gone from there
+	return ns, nil
+}
+
+func newNamespace(path string, connect func(*Namespace) error) (*Namespace, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("open %s: %w", path, ErrGone)
@@ -45,29 +93,43 @@ func Open(path string) (*Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := isNetns(fd); err != nil {
+	ns := &Namespace{path: path, fd: netns.NsHandle(fd), users: 1}
+	if err := errors.Join(isNetns(fd), ns.identify()); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	ns := &Namespace{path: path, fd: netns.NsHandle(fd)}
-	// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
-	err = ns.Do(func() (err error) {
-		ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		if ns.handle != nil {
-			ns.handle.Close()
-		}
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("open a netlink socket in %s: %w", path, err)
+	if err := connect(ns); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a netlink socket in %s: %w", path, err), ns.release())
 	}
 	return ns, nil
 }
 
-// Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
-// /proc/self is about, may be one that the Go runtime has put aside.
-func Host() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
+func (ns *Namespace) identify() error {
+	var st unix.Stat_t
+	err := unix.Fstat(int(ns.fd), &st)
+	ns.id = identityOf(&st)
+	return err
+}
+
+func identityOf(st *unix.Stat_t) identity { return identity{uint64(st.Dev), st.Ino} }
+
+// isAt says whether a path leads to the namespace.
+func (ns *Namespace) isAt(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && identityOf(&st) == ns.id
+}
+
+// connect opens netlink sockets in the namespace of the thread.
+func (ns *Namespace) connect() (err error) {
+	if ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return err
+	}
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err == nil {
+		ns.socket = &nl.SocketHandle{Socket: socket}
+	}
+	return err
+}
 
 // isNetns tells a namespace from what is left of the path when it has been unmounted, an ordinary file.
 func isNetns(fd int) error {
@@ -88,9 +150,26 @@ func isNetns(fd int) error {
 	return nil
 }
 
-// Close releases the descriptor and the socket. The namespace itself is not touched.
+// Close releases the descriptor and the socket, if nobody else has the namespace open. The namespace itself is not touched.
 func (ns *Namespace) Close() error {
-	ns.handle.Close()
+	opened.Lock()
+	defer opened.Unlock()
+	if ns.users--; ns.users > 0 {
+		return nil
+	}
+	if opened.byPath[ns.path] == ns {
+		delete(opened.byPath, ns.path)
+	}
+	return ns.release()
+}
+
+func (ns *Namespace) release() error {
+	if ns.handle != nil {
+		ns.handle.Close()
+	}
+	if ns.socket != nil {
+		ns.socket.Close()
+	}
 	return ns.fd.Close()
 }
 
@@ -102,6 +181,13 @@ func (ns *Namespace) Handle() *netlink.Handle { return ns.handle }
 
 // FD returns the descriptor of the namespace, for netlink.NsFd. It is valid until Close.
 func (ns *Namespace) FD() int { return int(ns.fd) }
+
+// request has the kernel do what a request says, inside the namespace.
+func (ns *Namespace) request(r *nl.NetlinkRequest) error {
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: ns.socket}
+	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
 
 // Do runs fn on a thread that is inside the namespace. It is for what netlink cannot do: sysctls and sockets.
 func (ns *Namespace) Do(fn func() error) error {
@@ -144,13 +230,34 @@ func (ns *Namespace) Link(name string) (netlink.Link, error) {
 }
 
 // Interface returns what a result says of an interface of the namespace.
-func (ns *Namespace) Interface(name string) (*types100.Interface, error) {
-	link, err := ns.Link(name)
-	if err != nil {
-		return nil, err
-	}
+func (ns *Namespace) Interface(link netlink.Link) *types100.Interface {
 	attrs := link.Attrs()
-	return &types100.Interface{Name: name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}, nil
+	return &types100.Interface{Name: attrs.Name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}
+}
+
+// SetUp sets an interface up, unless it was when it was looked up.
+func (ns *Namespace) SetUp(link netlink.Link) error {
+	attrs := link.Attrs()
+	if attrs.RawFlags&unix.IFF_UP != 0 {
+		return nil
+	}
+	if err := ns.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", attrs.Name, err)
+	}
+	attrs.RawFlags |= unix.IFF_UP
+	return nil
+}
+
+// SetLink changes several attributes of an interface (IFLA_*) by one request.
+func (ns *Namespace) SetLink(link netlink.Link, attributes ...*nl.RtAttr) error {
+	r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(link.Attrs().Index)
+	r.AddData(msg)
+	for _, a := range attributes {
+		r.AddData(a)
+	}
+	return ns.request(r)
 }
 
 // Names returns the names of all interfaces.

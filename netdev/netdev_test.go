@@ -53,6 +53,14 @@ func open(t *testing.T, path string) *Namespace {
 	return ns
 }
 
+// link looks an interface up anew.
+func (p *pod) link(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	link, err := p.Link(name)
+	must(t, err)
+	return link
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -138,6 +146,32 @@ func TestOpenTellsGoneFromWrong(t *testing.T) {
 	}
 }
 
+func TestOpenShares(t *testing.T) {
+	p := newPod(t)
+	again, err := Open(p.Path())
+	must(t, err)
+	if again != p.Namespace {
+		t.Error("a namespace that is open is opened once more")
+	}
+	must(t, again.Close())
+	if _, err := p.Link("net1"); err != nil {
+		t.Errorf("closed by one of two, it is of no use to the other: %v", err)
+	}
+	again = open(t, p.Path())
+
+	// The path leads elsewhere from now on.
+	other := nettest.NewNS(t)
+	must(t, unix.Unmount(p.Path(), unix.MNT_DETACH))
+	must(t, unix.Mount(other.Path(), p.Path(), "", unix.MS_BIND, ""))
+	moved := open(t, p.Path())
+	if _, err := moved.Link("net1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the namespace that was there before is opened: %v", err)
+	}
+	if _, err := again.Link("net1"); err != nil {
+		t.Errorf("who has the one before open has lost it: %v", err)
+	}
+}
+
 func TestDoComesBack(t *testing.T) {
 	p := newPod(t)
 	before, err := os.Readlink("/proc/thread-self/ns/net")
@@ -189,14 +223,16 @@ func TestDeleteLinks(t *testing.T) {
 		attrs.Name = name
 		must(t, p.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far-" + name}))
 	}
-	must(t, p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "net") }))
-	names, err := p.Names()
+	finish, err := p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "net") })
 	must(t, err)
+	names, err := p.Names() // before the kernel is done with them
+	must(t, errors.Join(err, finish()))
 	slices.Sort(names)
 	if want := []string{"far-other", "lo", "other"}; !slices.Equal(names, want) {
 		t.Errorf("left: %q, want %q", names, want)
 	}
-	must(t, p.DeleteLinks(func(l netlink.Link) bool { return false })) // no link is in the group: not those of the default one
+	finish, err = p.DeleteLinks(func(l netlink.Link) bool { return false }) // no link is in the group: not those of the default one
+	must(t, errors.Join(err, finish()))
 	if names, err = p.Names(); err != nil || len(names) != 3 {
 		t.Errorf("left: %q, %v", names, err)
 	}
@@ -214,7 +250,7 @@ func TestConfigureAppliesEverythingTheResultSays(t *testing.T) {
 		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""), route(t, "2001:db8:5::/48", "2001:db8::9"), full, onLink,
 		route(t, "192.88.99.7/32", "0.0.0.0"), route(t, "10.0.0.0/8", "192.88.99.7"))
 
-	must(t, p.Configure(t.Context(), "net1", res, Options{}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{}))
 	p.wantRoutes(t,
 		"0.0.0.0/0 via 192.0.2.1 table 254",
 		"::/0 via 2001:db8::1 table 254 metric 1024",
@@ -225,7 +261,7 @@ func TestConfigureAppliesEverythingTheResultSays(t *testing.T) {
 	nettest.Reach(t, p.test, p.lan, "192.0.2.1")
 	nettest.Reach(t, p.test, p.lan, "2001:db8::1")
 	must(t, p.Check("net1", res, Options{}))
-	must(t, p.Configure(t.Context(), "net1", res, Options{})) // what is there already is no error
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{})) // what is there already is no error
 }
 
 func TestConfigureTakesOnlyItsOwnAddresses(t *testing.T) {
@@ -236,7 +272,7 @@ func TestConfigureTakesOnlyItsOwnAddresses(t *testing.T) {
 	res.IPs[1].Interface = types100.Int(1) // another interface of the pod
 	res.IPs[2].Interface = types100.Int(2) // an interface of the host with the same name
 	res.IPs[3].Interface = nil
-	must(t, p.Configure(t.Context(), "net1", res, Options{}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{}))
 	link, err := p.Link("net1")
 	must(t, err)
 	addrs, err := p.Handle().AddrList(link, netlink.FAMILY_V4)
@@ -245,7 +281,7 @@ func TestConfigureTakesOnlyItsOwnAddresses(t *testing.T) {
 		t.Errorf("net1 has %v, want 192.0.2.2/24 alone", addrs)
 	}
 	res.IPs[0].Interface = types100.Int(7)
-	if err := p.Configure(t.Context(), "net1", res, Options{}); err == nil || !strings.Contains(err.Error(), "ips[0]") {
+	if err := p.Configure(t.Context(), p.link(t, "net1"), res, Options{}); err == nil || !strings.Contains(err.Error(), "ips[0]") {
 		t.Errorf("an interface index out of range: %v", err)
 	}
 }
@@ -254,7 +290,7 @@ func TestConfigureEnablesIPv6WhereItIsOff(t *testing.T) {
 	p := newPod(t)
 	must(t, p.SetSysctls(Sysctl{"ipv6/conf/all/disable_ipv6", "1"}, Sysctl{"ipv6/conf/net1/disable_ipv6", "1"}))
 	res := result(t, []string{"2001:db8::2/64"})
-	must(t, p.Configure(t.Context(), "net1", res, Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{UniqueAddresses: true}))
 	link, err := p.Link("net1")
 	must(t, err)
 	must(t, p.Handle().LinkSetDown(link))
@@ -267,14 +303,14 @@ func TestDuplicateAddressDetection(t *testing.T) {
 	p.lan.Address(t, p.port, "2001:db8::2/64")
 	taken, free := result(t, []string{"2001:db8::2/64"}), result(t, []string{"2001:db8::3/64"})
 
-	err := p.Configure(t.Context(), "net1", taken, Options{})
+	err := p.Configure(t.Context(), p.link(t, "net1"), taken, Options{})
 	if err == nil || !strings.Contains(err.Error(), "2001:db8::2/64 is in use") {
 		t.Errorf("an address that another host has: %v", err)
 	}
 	if err := p.Check("net1", taken, Options{}); err == nil {
 		t.Error("CHECK finds nothing wrong with it")
 	}
-	must(t, p.Configure(t.Context(), "net1", free, Options{}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), free, Options{}))
 	link, err := p.Link("net1")
 	must(t, err)
 	addrs, err := p.Handle().AddrList(link, netlink.FAMILY_V6)
@@ -288,7 +324,7 @@ func TestDuplicateAddressDetection(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("the runtime gave up")
 	cancel(stop)
-	if err := p.Configure(ctx, "net1", result(t, []string{"2001:db8::4/64"}), Options{}); !errors.Is(err, stop) {
+	if err := p.Configure(ctx, p.link(t, "net1"), result(t, []string{"2001:db8::4/64"}), Options{}); !errors.Is(err, stop) {
 		t.Errorf("with an ended context: %v, want its cause", err)
 	}
 }
@@ -296,13 +332,13 @@ func TestDuplicateAddressDetection(t *testing.T) {
 func TestDADIsSkippedForUniqueAddresses(t *testing.T) {
 	p := newPod(t)
 	p.lan.Address(t, p.port, "2001:db8::2/64")
-	must(t, p.Configure(t.Context(), "net1", result(t, []string{"2001:db8::2/64"}), Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"2001:db8::2/64"}), Options{UniqueAddresses: true}))
 }
 
 func TestNoCarrierNoWait(t *testing.T) {
 	p := newPod(t)
 	must(t, p.lan.Handle().LinkSetDown(p.lan.Link(t, p.port)))
-	must(t, p.Configure(t.Context(), "net1", result(t, []string{"2001:db8::2/64"}), Options{}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"2001:db8::2/64"}), Options{}))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -347,13 +383,10 @@ func TestCheckFindsEveryDifference(t *testing.T) {
 			metric := route(t, "198.51.100.0/24", "")
 			metric.Priority, metric.Table = 50, &table
 			res := result(t, []string{"192.0.2.2/24 192.0.2.1"}, route(t, "0.0.0.0/0", ""), metric)
-			i, err := p.Interface("net1")
-			must(t, err)
-			res.Interfaces[0] = i
-			must(t, p.Configure(t.Context(), "net1", res, Options{}))
+			link := p.link(t, "net1")
+			res.Interfaces[0] = p.Interface(link)
+			must(t, p.Configure(t.Context(), link, res, Options{}))
 			must(t, p.Check("net1", res, Options{}))
-			link, err := p.Link("net1")
-			must(t, err)
 			must(t, change.do(p.Handle(), link))
 			if err := p.Check("net1", res, Options{}); err == nil || !strings.Contains(err.Error(), change.want) {
 				t.Errorf("CHECK says %v, want %q", err, change.want)
@@ -366,7 +399,7 @@ func TestCheckFindsEveryDifference(t *testing.T) {
 func TestCheckAllowsAnotherTable(t *testing.T) {
 	p := newPod(t)
 	res := result(t, []string{"192.0.2.2/24 192.0.2.1"}, route(t, "198.51.100.0/24", ""))
-	must(t, p.Configure(t.Context(), "net1", res, Options{}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{}))
 	link, err := p.Link("net1")
 	must(t, err)
 	r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: cidrOf(t, "198.51.100.0/24"), Gw: net.IP{192, 0, 2, 1}}
@@ -379,12 +412,12 @@ func TestCheckAllowsAnotherTable(t *testing.T) {
 func TestDefaultRoutes(t *testing.T) {
 	p := newPod(t)
 	second := nettest.Parent(t, p.test)
-	must(t, p.Configure(t.Context(), "net1", result(t, []string{"192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1"},
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1"},
 		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""), route(t, "0.0.0.0/1", "")), Options{UniqueAddresses: true}))
 	res := result(t, []string{"198.51.100.2/24 198.51.100.1", "2001:db8:1::2/64 2001:db8:1::1"},
 		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""))
 	res.Interfaces[0].Name = second.Name
-	must(t, p.Configure(t.Context(), second.Name, res, Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), res, Options{UniqueAddresses: true}))
 	for fam, want := range map[int]int{netlink.FAMILY_V4: 2, netlink.FAMILY_V6: 2, netlink.FAMILY_ALL: 4} {
 		routes, err := p.DefaultRoutes(fam)
 		must(t, err)
@@ -423,9 +456,9 @@ func TestSourceRouting(t *testing.T) {
 	first := resOf("net1", "192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1")
 	first.Routes = []*types.Route{route(t, "0.0.0.0/0", ""), route(t, "::/0", "")}
 	other := resOf(second.Name, "198.51.100.2/24 198.51.100.1", "2001:db8:1::2/64 2001:db8:1::1")
-	must(t, p.Configure(t.Context(), "net1", first, Options{UniqueAddresses: true}))
-	must(t, p.Configure(t.Context(), second.Name, other, Options{UniqueAddresses: true, SourceRouting: true}))
-	must(t, p.Configure(t.Context(), second.Name, other, Options{UniqueAddresses: true, SourceRouting: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), first, Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{UniqueAddresses: true, SourceRouting: true}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{UniqueAddresses: true, SourceRouting: true}))
 	must(t, p.Check(second.Name, other, Options{SourceRouting: true}))
 
 	// The far host's own way to the pod, and its address behind the router.
@@ -477,8 +510,8 @@ func TestAnnounce(t *testing.T) {
 			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: netlink.NUD_STALE}))
 	}
 	res := result(t, []string{"192.0.2.2/24", "2001:db8::2/64"})
-	must(t, p.Configure(t.Context(), "net1", res, Options{UniqueAddresses: true}))
-	must(t, p.Announce("net1", res))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{UniqueAddresses: true}))
+	must(t, p.Announce(p.link(t, "net1"), res))
 
 	link, err := p.Link("net1")
 	must(t, err)

@@ -43,18 +43,24 @@ func (c *Client) Report(ctx context.Context, r *Report) error {
 	return askToReport(ctx, c.exchange, r)
 }
 
-// observeTime is how long what nobody waits for may take to be sent.
-const observeTime = 100 * time.Millisecond
+// sendTime is how long what nobody waits for may take to be sent.
+const sendTime = 100 * time.Millisecond
 
 // Observe tells the daemon what a call of the runtime took. It returns when that is sent, which is all that is known.
-func (c *Client) Observe(o *Observation) error {
-	line, err := marshalLine(&request{Observe: o}, maxRequest)
+func (c *Client) Observe(o *Observation) error { return c.send(&request{Observe: o}) }
+
+// HandOver is Report for what the journal keeps, which is written whether this request arrives or not, if later. It returns
+// when that is sent. An older daemon answers all the same, so the connection is of no use after it.
+func (c *Client) HandOver(r *Report) error { return c.send(&request{Report: r, Unanswered: true}) }
+
+func (c *Client) send(req *request) error {
+	line, err := marshalLine(req, maxRequest)
 	if err != nil {
-		return errorf(Invalid, "encode observation: %v", err)
+		return errorf(Invalid, "encode request: %v", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(observeTime)); err != nil {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
 		return err
 	}
 	defer c.conn.SetWriteDeadline(time.Time{})

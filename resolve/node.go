@@ -61,18 +61,25 @@ func (n *Node) Report(ctx context.Context, r *Report) error {
 	if n.daemon == nil {
 		return n.Child.Report(ctx, r)
 	}
-	err := n.daemon.Report(ctx, r)
+	kept := r.Record != nil && !r.Wait
+	report := func(c *Client) error {
+		if kept {
+			return c.HandOver(r)
+		}
+		return c.Report(ctx, r)
+	}
+	err := report(n.daemon)
 	if err == nil || reasonIs(err, Invalid) {
 		return err
 	}
 	again, dialErr := Dial(ctx, n.Socket)
 	if dialErr == nil {
-		err = errors.Join(again.Report(ctx, r), again.Close())
+		err = errors.Join(report(again), again.Close())
 	}
 	switch {
 	case err == nil && dialErr == nil:
 		return nil
-	case r.Record != nil && !r.Wait:
+	case kept:
 		n.Log("the report waits in the journal for the daemon", "socket", n.Socket, "err", err)
 		return nil
 	}
@@ -96,7 +103,7 @@ func reasonIs(err error, reason string) bool {
 // Observe tells the daemon at a socket what a call of the runtime took. It waits for nothing, and reports only that
 // there is nobody to tell.
 func Observe(ctx context.Context, socket string, o *Observation) error {
-	ctx, cancel := context.WithTimeout(ctx, observeTime)
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
 	client, err := Dial(ctx, socket)
 	if err != nil {

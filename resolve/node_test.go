@@ -195,9 +195,15 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 			if err := n.Report(t.Context(), &tt.report); err != nil {
 				t.Fatal(err)
 			}
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			if got := strings.Contains(d.lines[len(d.lines)-1], "report"); got != tt.again {
+			got := func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return strings.Contains(d.lines[len(d.lines)-1], "report")
+			}
+			for deadline := time.Now().Add(10 * time.Second); tt.again && !got() && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond) // nobody has waited until it arrives
+			}
+			if got() != tt.again {
 				t.Errorf("the daemon got %q", d.lines)
 			}
 		})

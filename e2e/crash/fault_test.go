@@ -150,12 +150,13 @@ func (w *world) judgeDel(p *pod, failed error) error {
 // TestFault has each call fail once.
 func TestFault(t *testing.T) {
 	t.Parallel()
+	tally := newTally(t)
 	for _, v := range victims {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				i := &injector{world: w, victim: v}
+				i := &injector{world: w, victim: v, tally: tally}
 				for n := 1; i.once(n, n/every(9)); n += every(9) {
 					if full {
 						for turn := 1; turn < i.ways; turn++ {
@@ -176,12 +177,13 @@ func TestFault(t *testing.T) {
 // TestFullDisk: from some moment on there is no space for anything new. Only ADD needs any.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
+	tally := newTally(t)
 	for _, v := range victims[:4] {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				i := &injector{world: w, victim: v, full: true}
+				i := &injector{world: w, victim: v, full: true, tally: tally}
 				for n := 1; i.once(n, 0); n++ {
 				}
 				w.end()
@@ -205,6 +207,7 @@ type injector struct {
 	ways     int  // that the last call can fail
 	injected int
 	failed   int
+	tally    *tally
 }
 
 // most is how long a verb may take: its deadline, and what an undo may take.
@@ -259,6 +262,7 @@ func (i *injector) once(n, turn int) (reached bool) {
 	failed := i.outcome(p, what, r)
 	if r.Hit != nil {
 		i.injected++
+		i.count(how)
 	}
 	if failed != nil {
 		i.failed++
@@ -271,6 +275,20 @@ func (i *injector) once(n, turn int) (reached bool) {
 	}
 	i.clean(p, what, true)
 	return r.Hit != nil
+}
+
+// count notes a fault that was injected.
+func (i *injector) count(how fault) {
+	if i.full {
+		i.tally.add(1, "calls from which on the disk was full: %s", i.name)
+		return
+	}
+	i.tally.add(1, "faults injected, by verb: %s", i.name)
+	if how.do == tracer.Refuse {
+		i.tally.add(1, "faults injected, as the kernel's answer: %s", unix.ErrnoName(how.errno))
+	} else {
+		i.tally.add(1, "faults injected, as a call's error: %s", unix.ErrnoName(how.errno))
+	}
 }
 
 // outcome returns the error that the verb ended with, which has to be one that tells something.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/e2e/crash/tracer"
+	"github.com/braid-cni/braid/e2e/figures"
 )
 
 // TestKeeperIsKilled kills the lease keeper at every step, from its start to the DEL of a pod, and starts another one. The
@@ -47,6 +48,7 @@ func TestKeeperIsKilled(t *testing.T) {
 			t.Error(err)
 		}
 		w.end()
+		figures.Note(t, tier, "points at which the lease keeper was killed", kills)
 		t.Logf("the keeper was killed at %d of %d points", kills, calls)
 		if kills < 25 {
 			t.Errorf("the keeper was killed %d times", kills)

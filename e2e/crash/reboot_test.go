@@ -17,12 +17,14 @@ import (
 	"github.com/braid-cni/braid/e2e/crash/tracer"
 )
 
-// rebooters follow a reboot, when nothing of any pod is there any more but what is on disk. They are told which pods there
+// A rebooter follows a reboot, when nothing of any pod is there any more but what is on disk. It is told which pods there
 // were, and that the newcomer is to stay.
-var rebooters = []struct {
+type rebooter struct {
 	name string
 	do   func(w *world, before []*pod, newcomer *pod) error
-}{
+}
+
+var rebooters = []rebooter{
 	{"sweep", func(w *world, _ []*pod, _ *pod) error { return w.sweep() }},
 	{"GC", func(w *world, _ []*pod, newcomer *pod) error {
 		w.witness = newcomer
@@ -41,7 +43,7 @@ var rebooters = []struct {
 // anything has been tidied up works as any other.
 func TestReboot(t *testing.T) {
 	stride := every(8)
-	boots := newBoots(t)
+	boots, tally := newBoots(t), newTally(t)
 	for i, after := range rebooters {
 		t.Run("then "+after.name, func(t *testing.T) {
 			within(t, func(w *world) {
@@ -52,7 +54,7 @@ func TestReboot(t *testing.T) {
 				for j := range verbs {
 					v := verbs[(j+2)%len(verbs)] // GC and sweep first: they find what those before them have left
 					for n := 1 + (i+j)%stride; ; n += stride {
-						p, reached := w.killed(v, n, n/stride%2 == 0)
+						p, reached := w.killed(v, n)
 						before = append(before, p)
 						if !reached {
 							break
@@ -66,7 +68,7 @@ func TestReboot(t *testing.T) {
 						wreckage[filepath.Dir(path)]++
 					}
 				}
-				w.reboot(boots, before)
+				w.reboot(boots, before, nil)
 				newcomer := w.pod()
 				newcomer.mustAdd()
 				if err := after.do(w, before, newcomer); err != nil {
@@ -77,6 +79,9 @@ func TestReboot(t *testing.T) {
 				}
 				w.must(newcomer.del())
 				w.empty()
+				for name, n := range killed {
+					tally.add(n, "kills, followed by a reboot: %s", name)
+				}
 				t.Logf("killed before the reboot, at as many points: %v; what was left on disk: %v", killed, wreckage)
 				if len(wreckage) != 6 { // of each network, of the journal, leases, and of the third-party plugin
 					t.Errorf("found %v: want something of everything", wreckage)
@@ -91,19 +96,15 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// killed kills a verb, at the entry or the exit of a call, and lets nothing follow.
-func (w *world) killed(v verb, n int, exit bool) (p *pod, reached bool) {
+// killed kills a verb at the entry of a call, and lets nothing follow.
+func (w *world) killed(v verb, n int) (p *pod, reached bool) {
 	w.Helper()
 	p = w.pod()
 	v.prepare(p)
-	action := tracer.Action{Do: tracer.KillAtEntry}
-	if exit {
-		action.Do = tracer.KillAtExit
-	}
 	c := v.command(p)
 	c.At = func(call *tracer.Call) tracer.Action {
 		if call.N == n {
-			return action
+			return tracer.Action{Do: tracer.KillAtEntry}
 		}
 		return tracer.Action{}
 	}
@@ -141,9 +142,13 @@ func (b *boots) next(t testing.TB) {
 }
 
 // reboot takes from the node whatever a reboot takes, and starts the lease keeper again. The DHCP server is another machine.
-func (w *world) reboot(b *boots, pods []*pod) {
+// What is done while the node is down may be nil.
+func (w *world) reboot(b *boots, pods []*pod, down func()) {
 	w.Helper()
 	w.stopKeeper()
+	if down != nil {
+		down()
+	}
 	for _, p := range pods {
 		p.removeNS()
 	}

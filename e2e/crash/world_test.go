@@ -43,8 +43,10 @@ const (
 	wanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC",
 		"ipam": {"type": "dhcp", "daemonSocketPath": "$DIR/dhcp.sock"}}`
 
-	networks  = "storage, lan, wan"
-	addresses = 5 // that a pod has
+	networks = "storage, lan, wan"
+	// plainNetworks are those that no third-party plugin is of.
+	plainNetworks = "lan, wan"
+	addresses     = 5 // that a pod has
 )
 
 // A world is a node with a card on a LAN that has a DHCP server, the lease keeper, and what answers for the API server.
@@ -53,10 +55,13 @@ type world struct {
 	node *nettest.NS
 	nic  *nettest.NIC
 	dir  string
+	bin  string // folder of third-party plugins
 
-	leases     string // file of the DHCP server
-	stopServer func()
-	stopKeeper func()
+	leases      string // file of the DHCP server
+	stopServer  func()
+	stopKeeper  func()
+	server      *os.Process // the DHCP server
+	leaseKeeper *os.Process
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -67,7 +72,7 @@ type world struct {
 
 // within makes a world, runs do on a thread of its node, and looks whether anything is left of it in the end.
 func within(t testing.TB, do func(*world)) {
-	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir()}
+	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir(), bin: binaries()}
 	w.nic = nettest.Parent(t, w.node)
 	w.plugIn()
 	w.leases = filepath.Join(w.dir, "dnsmasq.leases")
@@ -99,7 +104,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// manifests writes the pod, which all containers are of, and its networks.
+// manifests writes the pod, which all containers are of but one, and its networks.
 func (w *world) manifests() {
 	w.Helper()
 	dir := filepath.Join(w.dir, "manifests")
@@ -114,16 +119,18 @@ func (w *world) manifests() {
 			"metadata": map[string]any{"namespace": "blue", "name": name}, "spec": map[string]any{"config": w.expand(config)},
 		})
 	}
-	write("web", map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
-			"namespace": "blue", "name": "web", "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": networks},
-		},
-	})
+	for name, list := range map[string]string{"web": networks, "plain": plainNetworks} {
+		write(name, map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
+				"namespace": "blue", "name": name, "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": list},
+			},
+		})
+	}
 }
 
 // config is the entry configuration.
 func (w *world) config(more string) []byte {
-	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + binaries() + `",
+	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + w.bin + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
 		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
 }
@@ -152,12 +159,15 @@ func (w *world) dnsmasq() (stop func()) {
 		"--dhcp-leasefile="+w.leases, "--dhcp-lease-max=100000", "--pid-file="+filepath.Join(w.dir, "dnsmasq.pid"),
 		"--dhcp-range=10.99.1.0,10.99.250.0,255.255.0.0,2h")
 	w.nic.LAN.Do(w, func() { stop = w.start(cmd) })
+	w.server = cmd.Process
 	return stop
 }
 
 func (w *world) keeper() (stop func()) {
 	socket := filepath.Join(w.dir, "dhcp.sock")
-	stop = w.start(exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...))
+	cmd := exec.Command(filepath.Join(binaries(), "braidd"), w.keeperArgs()...)
+	stop = w.start(cmd)
+	w.leaseKeeper = cmd.Process
 	w.eventually("the lease keeper listens", func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
@@ -280,7 +290,7 @@ func (w *world) pod() *pod {
 // env is that of a call for the pod.
 func (p *pod) env(command, netns string) []string {
 	return []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + binaries(),
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + p.bin,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web", "PATH=" + os.Getenv("PATH"),
 	}
 }
@@ -354,7 +364,7 @@ func (w *world) gcConfig(valid ...*pod) []byte {
 	return w.config(`, "cni.dev/valid-attachments": ` + string(b))
 }
 
-func (w *world) gcEnv() []string { return []string{"CNI_COMMAND=GC", "CNI_PATH=" + binaries()} }
+func (w *world) gcEnv() []string { return []string{"CNI_COMMAND=GC", "CNI_PATH=" + w.bin} }
 
 func (w *world) gc(valid ...*pod) error {
 	_, err := w.call(w.gcEnv(), w.gcConfig(valid...))

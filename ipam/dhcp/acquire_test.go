@@ -257,6 +257,67 @@ func testHangingKeeper(t *testing.T) {
 	w.pod("").del()
 }
 
+// A connection to a keeper that has its records open breaks: DEL asks it again.
+func testKeeperBreaksOff(t *testing.T) {
+	w := newWorld(t)
+	s, err := lease.CreateStore(lease.Dir(w.socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p, asked := w.pod(""), make(chan lease.Request, 10)
+	w.listen(func(conn net.Conn) {
+		var req lease.Request
+		if err := lease.Read(conn, &req); err != nil {
+			t.Error(err)
+		}
+		asked <- req
+		if len(asked) == 3 {
+			_ = json.NewEncoder(conn).Encode(lease.Response{Version: lease.ProtocolVersion})
+		}
+		conn.Close()
+	})
+	p.del()
+	if len(asked) != 3 {
+		t.Fatalf("it was asked %d times", len(asked))
+	}
+	for range 3 {
+		if req := <-asked; req.Verb != lease.VerbDel || req.Spec.Key.ContainerID != p.req.ContainerID {
+			t.Errorf("it was asked %+v", req)
+		}
+	}
+}
+
+// A keeper takes the question and does not answer: DEL has time left for everything else.
+func testSilentKeeper(t *testing.T) {
+	w := newWorld(t)
+	heard := make(chan net.Conn, 10)
+	w.listen(func(conn net.Conn) { heard <- conn })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := plugin.Del(ctx, w.pod("").req); err != nil || ctx.Err() != nil {
+		t.Errorf("DEL: %v, with a context that %v", err, ctx.Err())
+	}
+	if len(heard) == 0 {
+		t.Error("nobody was asked")
+	}
+}
+
+// listen is a keeper of which nothing else is known.
+func (w *world) listen(serve func(net.Conn)) {
+	w.Helper()
+	l, err := net.Listen("unix", w.socket)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { l.Close() })
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			serve(conn)
+		}
+	}()
+}
+
 // Something else listens on the socket.
 func TestNotAKeeper(t *testing.T) {
 	w := newWorld(t)

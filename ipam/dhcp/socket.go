@@ -109,11 +109,22 @@ func (e *tryAgainError) Unwrap() []error {
 	return []error{e.error, types.NewError(types.ErrTryAgainLater, e.Error(), "")}
 }
 
+// releasePatience is how long a keeper that does not answer holds up a DEL: a part of the time that there is, since the rest of
+// the pod is to be undone in it too, and what a failed ADD undoes comes here up to four times.
+func releasePatience(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(patience, time.Until(deadline)/4)
+	}
+	return patience
+}
+
 // release gives the leases of an attachment back, by the keeper, or without it if it does not run. It fails only if
 // the context ends.
 func release(ctx context.Context, socket string, key lease.Key) error {
 	req := &lease.Request{Verb: lease.VerbDel, Spec: lease.Spec{Key: key}}
-	err := askOrOpen(ctx, socket, req, func(s *lease.Store) error {
+	short, cancel := context.WithTimeout(ctx, releasePatience(ctx))
+	defer cancel()
+	err := askOrOpen(short, socket, req, func(s *lease.Store) error {
 		r, err := s.Get(key)
 		if r == nil || err != nil {
 			return err

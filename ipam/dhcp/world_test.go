@@ -62,6 +62,8 @@ func TestOverTime(t *testing.T) {
 			"hostile server":        testHostileServer,
 			"probe":                 testProbe,
 			"hanging keeper":        testHangingKeeper,
+			"keeper breaks off":     testKeeperBreaksOff,
+			"silent keeper":         testSilentKeeper,
 			"another MAC":           testOtherMAC,
 			"dnsmasq":               testDnsmasq,
 			"kea":                   testKea,

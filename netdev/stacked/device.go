@@ -58,9 +58,6 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 	var u undo.Stack
 	defer u.OnError(&err)
 
-	if err := ns.Free(req.IfName); err != nil {
-		return nil, err
-	}
 	if err := d.create(ns, prev, req.IfName, &u); err != nil {
 		return nil, err
 	}
@@ -99,7 +96,11 @@ func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName stri
 	attrs.HardwareAddr = d.MAC
 	attrs.NumTxQueues, attrs.NumRxQueues = max(d.TxQueues, 1), max(d.RxQueues, 1)
 	attrs.Flags = net.FlagUp
-	if err := home.Handle().LinkAdd(d.New(attrs)); err != nil {
+	err = home.Handle().LinkAdd(d.New(attrs))
+	if errors.Is(err, unix.EEXIST) {
+		err = errors.Join(err, ns.Free(ifName)) // says so if that is what exists
+	}
+	if err != nil {
 		return fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))
 	}
 	u.Add("delete interface "+ifName, func() error { return ns.DeleteLink(ifName) })
@@ -129,15 +130,15 @@ func explain(err error) error {
 
 // configure gives the link its addresses and routes, and tells the neighbours.
 func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types100.Result, ifName string) error {
-	iface, err := ns.Interface(ifName)
+	link, err := ns.Link(ifName) // not earlier: DHCP may have changed its MTU
 	if err != nil {
 		return err
 	}
-	own.Interfaces = []*types100.Interface{iface}
-	if err := ns.Configure(ctx, ifName, own, d.Options()); err != nil {
+	own.Interfaces = []*types100.Interface{ns.Interface(link)}
+	if err := ns.Configure(ctx, link, own, d.Options()); err != nil {
 		return err
 	}
-	return ns.Announce(ifName, own)
+	return ns.Announce(link, own)
 }
 
 // Options say how the interface is configured.

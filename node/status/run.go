@@ -97,7 +97,7 @@ func (q *Queue) scan() {
 		case err != nil:
 			q.Log.Error("what a record has pending cannot be read, and is not written", "container", r.ContainerID, "err", err)
 		case report != nil:
-			q.add(report.Pod, name, pending)
+			q.add(report.Pod, name, pending, true)
 		}
 	}
 }

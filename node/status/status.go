@@ -38,6 +38,7 @@ type Options struct {
 	Log     *slog.Logger // default slog.Default()
 
 	Workers   int           // how many pods are written at once; default 8
+	Delay     time.Duration // until what nobody waits for is written: the ADD has the CPU meanwhile; default 50 ms
 	TryTime   time.Duration // for one try to write; default 10 s
 	MinPause  time.Duration // between two tries for a pod at first; default 500 ms. It doubles with each try.
 	MaxPause  time.Duration // between two tries for a pod at most; default 1 min
@@ -87,6 +88,7 @@ type entry struct {
 func New(o Options) *Queue {
 	o.Log = cmp.Or(o.Log, slog.Default())
 	o.Workers = cmp.Or(o.Workers, 8)
+	o.Delay = cmp.Or(o.Delay, 50*time.Millisecond)
 	o.TryTime = cmp.Or(o.TryTime, 10*time.Second)
 	o.MinPause = cmp.Or(o.MinPause, 500*time.Millisecond)
 	o.MaxPause = cmp.Or(o.MaxPause, time.Minute)
@@ -118,7 +120,7 @@ func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 	if err != nil || kept == nil || kept.Pod != r.Pod {
 		return q.write(ctx, r, time.Now()) // the journal does not have it
 	}
-	e := q.add(kept.Pod, *r.Record, pending)
+	e := q.add(kept.Pod, *r.Record, pending, r.Wait)
 	if e == nil {
 		return errEnded
 	}
@@ -160,7 +162,7 @@ func (q *Queue) pending(name resolve.Record) (*resolve.Report, json.RawMessage, 
 }
 
 // add queues what a record has pending, unless it is queued already; nil if the queue has ended.
-func (q *Queue) add(pod resolve.Pod, record resolve.Record, pending json.RawMessage) *entry {
+func (q *Queue) add(pod resolve.Pod, record resolve.Record, pending json.RawMessage, atOnce bool) *entry {
 	name := podName{pod.Namespace, pod.Name}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -170,13 +172,19 @@ func (q *Queue) add(pod resolve.Pod, record resolve.Record, pending json.RawMess
 	for _, e := range q.waiting[name] {
 		// What is being written may be of an earlier ADD.
 		if e.Record == record && (e.pending == nil || bytes.Equal(e.pending, pending)) {
-			q.pods.Add(name)
+			if atOnce {
+				q.pods.Add(name)
+			}
 			return e
 		}
 	}
 	e := &entry{Record: record, done: make(chan struct{}), since: time.Now()}
 	q.waiting[name] = append(q.waiting[name], e)
-	q.pods.Add(name)
+	if atOnce {
+		q.pods.Add(name)
+	} else {
+		q.pods.AddAfter(name, q.Delay)
+	}
 	return e
 }
 

@@ -44,7 +44,8 @@ type Command struct {
 	Stdin   []byte
 	Timeout time.Duration // after which the program is killed
 	Watch   Filter
-	// At is asked about each call that Watch lets through; nil only counts them.
+	// At is asked about each call that Watch lets through; nil only counts them. It may look at what the program has done
+	// so far: the call waits for it, though the other threads of the program do not.
 	At func(*Call) Action
 	// Started is told the process before it makes its first call; may be nil.
 	Started func(pid int)

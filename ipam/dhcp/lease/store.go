@@ -67,7 +67,7 @@ const recordSuffix = ".json"
 
 // CreateStore opens the store, and makes its folder if there is none.
 func CreateStore(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the leases: %w", err)
 	}
 	return OpenStore(dir)

@@ -1,0 +1,50 @@
+//go:build crash && linux && amd64
+
+package crash
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/e2e/crash/tracer"
+)
+
+// TestOneProcess: a pod whose networks are all of Braid's own plugins is attached, checked and detached by the one process
+// that the runtime starts, where the daemon answers.
+func TestOneProcess(t *testing.T) {
+	t.Parallel()
+	within(t, func(w *world) {
+		w.settle()
+		p := w.pod()
+		call := func(verb string, config []byte) *tracer.Result {
+			env := strings.Join(p.env(verb, p.ns.Path()), "\n")
+			c := braid(p, strings.Split(strings.Replace(env, "K8S_POD_NAME=web", "K8S_POD_NAME=plain", 1), "\n"), config)
+			var started []string
+			c.At = func(call *tracer.Call) tracer.Action {
+				if call.Name == "clone" || call.Name == "clone3" {
+					started = append(started, call.String())
+				}
+				return tracer.Action{}
+			}
+			r, err := tracer.Run(c)
+			w.must(err)
+			if r.Status.ExitStatus() != 0 {
+				t.Fatalf("%s: %v", verb, answered(r.Stdout, r.Stderr, fmt.Errorf("status %#x", r.Status)))
+			}
+			if len(started) > 0 {
+				t.Errorf("%s starts other processes: %q", verb, started)
+			}
+			return r
+		}
+		p.result = call("ADD", p.config("")).Stdout
+		if n := len(p.ips()); n != addresses-1 { // all but storage's
+			t.Errorf("the pod has %d addresses: %q", n, p.ips())
+		}
+		call("CHECK", p.attachmentConfig())
+		call("DEL", p.attachmentConfig())
+		w.clean(p, "a pod of own plugins", false)
+		p.removeNS()
+		w.end()
+	})
+}
