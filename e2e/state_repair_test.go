@@ -7,10 +7,14 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/e2e/figures"
@@ -249,6 +253,54 @@ func TestRepairKeepsMAC(t *testing.T) {
 	if err := web.check(); err != nil {
 		t.Errorf("CHECK: %v", err)
 	}
+	web.mustDel()
+	n.left()
+}
+
+// TestRepairByDaemon: a daemon that is told to makes a bridge again that was deleted, by itself, and says so in an event of
+// each pod.
+func TestRepairByDaemon(t *testing.T) {
+	n, server := apiNode(t)
+	t.Cleanup(n.removeBridges)
+	web := n.pod("web", "")
+	web.mustAdd()
+	n.shell("ip link del cluster0; ip link del storage0; nft flush ruleset")
+	wantError(t, "CHECK", web.check(), "cluster0")
+	daemon := exec.Command(filepath.Join(binaries(), "braidd"), "daemon", "--kubeconfig", server.Kubeconfig(), "--node-name", "node-1",
+		"--cni-dir", filepath.Join(n.dir, "braid"), "--socket", filepath.Join(n.dir, "d.sock"), "--dhcp-socket", "", "--listen", "127.0.0.1:0",
+		"--sweep-interval", "1s", "--repair")
+	var log bytes.Buffer
+	daemon.Stderr = &log
+	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	end := func() {
+		if !ended {
+			ended = true
+			_ = daemon.Process.Signal(syscall.SIGTERM)
+			_ = daemon.Wait()
+		}
+	}
+	defer end()
+	var err error
+	told := func() bool {
+		return slices.ContainsFunc(server.Events(), func(e corev1.Event) bool {
+			return e.Reason == "RepairedAttachment" && e.InvolvedObject.Name == "web" && strings.Contains(e.Message, "cluster0")
+		})
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if err = web.check(); err == nil && told() {
+			break
+		}
+		if time.Now().After(deadline) {
+			end()
+			t.Fatalf("CHECK: %v, events: %v, the daemon says:\n%s", err, server.Events(), log.String())
+		}
+	}
+	nettest.Reach(t, web.ns, n.ns, "10.244.0.1")
+	end()
 	web.mustDel()
 	n.left()
 }
