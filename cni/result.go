@@ -74,6 +74,12 @@ func MarshalResult(res *types100.Result, cniVersion string) ([]byte, error) {
 	return json.Marshal(to)
 }
 
+// ParseResult decodes a result on its own, such as one that was kept on disk. ConfVersion is that of the configuration it was
+// made with.
+func ParseResult(doc []byte, confVersion string) (*types100.Result, error) {
+	return unmarshalResult(doc, confVersion)
+}
+
 // unmarshalResult decodes one result. One that does not tell its version (before 1.0.0 none had to) is of that of
 // the configuration.
 func unmarshalResult(doc []byte, confVersion string) (*types100.Result, error) {

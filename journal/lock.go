@@ -31,6 +31,15 @@ func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), 
 	})
 }
 
+// LockToRead is Lock for who changes nothing. Where nobody can, since the disk is read-only, it is not waited for.
+func (j *Journal) LockToRead(ctx context.Context, containerID string) (unlock func(), err error) {
+	unlock, err = j.Lock(ctx, containerID)
+	if errors.Is(err, unix.EROFS) {
+		return func() {}, nil
+	}
+	return unlock, err
+}
+
 // LockAll waits for every Lock to end and keeps others from beginning: as soon as it waits, so that it gets its turn on a
 // node where there is always one. Having got it, it removes what killed processes have left of writing records.
 //
