@@ -38,7 +38,7 @@ func dropCapabilities() error {
 
 // TestOpenWithFewDescriptors: whatever cannot be opened is an error, and every thread is where it was.
 func TestOpenWithFewDescriptors(t *testing.T) {
-	path := newPod(t).Path()
+	path := nettest.NewNS(t).Path() // that nobody has open
 	before, err := os.Readlink("/proc/thread-self/ns/net")
 	must(t, err)
 	runtime.GC() // nothing is closed meanwhile
