@@ -123,7 +123,7 @@ func TestGCAndSweep(t *testing.T) {
 		})
 	})
 	const atWork = 6
-	turns := rounds(12)
+	turns := rounds(8)
 	abandoned := make([][]*pod, atWork)
 	workers(atWork, func(worker int) {
 		up := func(p *pod) {
@@ -189,7 +189,7 @@ func TestCarelessGC(t *testing.T) {
 	w := newWorld(t)
 	w.begin()
 	lost, kept := 0, 0
-	for range rounds(4) {
+	for range rounds(3) {
 		pods := w.newPods(16)
 		g := make(gate)
 		var mu sync.Mutex

@@ -27,11 +27,11 @@ func TestSameContainer(t *testing.T) {
 		had        bool // the container had been added before
 		rounds     int
 	}{
-		{"ADD and DEL", 1, 1, false, 10},
-		{"two ADDs", 2, 0, false, 5},
-		{"two DELs", 0, 2, true, 5},
-		{"DEL and the next ADD", 1, 1, true, 6},
-		{"three ADDs and three DELs", 3, 3, false, 4},
+		{"ADD and DEL", 1, 1, false, 7},
+		{"two ADDs", 2, 0, false, 4},
+		{"two DELs", 0, 2, true, 3},
+		{"DEL and the next ADD", 1, 1, true, 4},
+		{"three ADDs and three DELs", 3, 3, false, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
