@@ -89,7 +89,7 @@ reliability: ## all attacks on the promises, at length, and what they did into d
 .PHONY: test-storm
 test-storm: ## the binaries by the hundred at once, against each other and against kill -9 (BRAID_STORM=full: longer; root)
 	@hack/setup test
-	go test -count=1 -timeout 30m -tags storm ./e2e/storm
+	go test -count=1 -timeout 60m -tags storm ./e2e/storm
 
 .PHONY: test-deploy
 test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them

@@ -22,8 +22,8 @@ import (
 const gcShare = 10
 
 // GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
-// stand for all attachments that Braid made with them. The others are undone, and then every network is told which of
-// its own attachments are valid.
+// stand for all attachments that Braid made with them. The others are undone, but what an ADD has made that GC had to wait
+// for, and then every network is told which of its own attachments are valid.
 //
 // "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use." Passing on the
 // runtime's list as it is would have them free net1 of every pod.

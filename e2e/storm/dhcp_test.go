@@ -104,7 +104,7 @@ func TestDHCP(t *testing.T) {
 					p.stands(made)
 				}
 				p.result = nil
-				w.check0(p.del())
+				w.ok(p.del())
 				p.gone()
 			}
 		})

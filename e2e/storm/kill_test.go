@@ -36,7 +36,7 @@ func TestKilled(t *testing.T) {
 				p := w.pod()
 				for range rounds(tt.rounds) {
 					if tt.had {
-						w.check0(p.add())
+						w.ok(p.add())
 					}
 					p.result = nil
 					c := tt.victim(p)
@@ -54,7 +54,7 @@ func TestKilled(t *testing.T) {
 						c.kill()
 					}
 					followed := <-err
-					w.check0(followed)
+					w.ok(followed)
 					_, _ = c.wait()
 					if c.killed() {
 						kills.Add(1)
@@ -64,13 +64,13 @@ func TestKilled(t *testing.T) {
 					switch {
 					case tt.gone:
 						if early && p.record() != nil { // it came before the ADD did anything
-							w.check0(p.del())
+							w.ok(p.del())
 						}
 						p.gone()
 					case followed == nil:
 						p.stands([][]byte{p.result})
 						p.result = nil
-						w.check0(p.del())
+						w.ok(p.del())
 						p.gone()
 					}
 				}
@@ -110,7 +110,7 @@ func (w *world) tidied() {
 	w.must(errors.Join(next.add(), next.del()))
 	next.ns.Remove(w)
 	undone, err := w.sweep()
-	w.check0(err)
+	w.ok(err)
 	if undone > 0 {
 		w.Errorf("a sweep undid %d records, of containers that had their DEL", undone)
 	}

@@ -110,14 +110,14 @@ func TestChurn(t *testing.T) {
 				t.Errorf("%s has %q, by its result %q", p.id, kernel, addresses)
 			}
 			if rand.N(2) == 0 {
-				w.check0(p.check())
+				w.ok(p.check())
 			}
 			mu.Lock()
 			for _, a := range addresses {
 				delete(owners, a)
 			}
 			mu.Unlock()
-			w.check0(p.del())
+			w.ok(p.del())
 			p.gone()
 		}
 	})

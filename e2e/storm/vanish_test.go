@@ -51,13 +51,13 @@ func TestVanish(t *testing.T) {
 				netns = ""
 			}
 			_, err := p.start(p.env("DEL", netns), bytes.NewReader(p.attachmentConfig())).wait()
-			w.check0(err)
+			w.ok(err)
 			if r := p.record(); r != nil || len(p.reserved()) > 0 {
 				t.Errorf("left of %s after DEL: %+v, %q", p.id, r, p.reserved())
 			}
 		}
 		swept, err := w.sweep()
-		w.check0(err)
+		w.ok(err)
 		undone += swept
 		w.clean()
 
@@ -80,7 +80,7 @@ func TestVanish(t *testing.T) {
 			}
 		}
 		swept, err = w.sweep()
-		w.check0(err)
+		w.ok(err)
 		undone += swept
 		w.clean()
 		w.right(w.witness)
