@@ -86,6 +86,11 @@ reliability: ## all attacks on the promises, at length, and what they did into d
 	  for tier in test-crash test-storm fuzz conformance race; do $(MAKE) --no-print-directory $$tier || exit 1; done
 	go run ./e2e/figures/report -figures bin/figures -page docs/reliability.md
 
+.PHONY: test-storm
+test-storm: ## the binaries by the hundred at once, against each other and against kill -9 (BRAID_STORM=full: longer; root)
+	@hack/setup test
+	go test -count=1 -timeout 30m -tags storm ./e2e/storm
+
 .PHONY: test-deploy
 test-deploy: ## manifests, chart, kustomization, image, dashboard and alert rules, with the tools that read them
 	@promtool=$$(hack/promtool) && set -x && BRAID_PROMTOOL=$$promtool go test -count=1 -tags deploy ./deploy ./node/metrics
@@ -116,8 +121,8 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, table of imports
 	@hack/check-format
-	go vet -tags cluster,node,deploy,conformance,crash ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash ./...
+	go vet -tags cluster,node,deploy,conformance,crash,storm ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash,storm ./...
 	go test -count=1 ./internal/deptest
 	@hack/check-links
 

@@ -173,7 +173,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	}
 	pod := c.pod()
 	record := &journal.Record{
-		Created: time.Now(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
+		Created: time.Now().UTC(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
 		PIDNamespace: pidNamespace(),
 	}

@@ -128,13 +128,17 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 	}
 	var left []journal.Attachment
 	var errs []error
-	deleted := len(r.Attachments) // the interfaces of attachments from here on
+	begun := len(r.Attachments) // the interfaces of attachments from here on are deleted, or about to be
+	deleted := func() {}        // waits for that
 	for i := len(r.Attachments) - 1; i >= 0; i-- {
 		a := &r.Attachments[i]
-		if i < deleted {
-			for deleted = i; deleted > 0 && c.deletedFirst(a) && c.deletedFirst(&r.Attachments[deleted-1]); deleted-- {
+		switch first := c.deletedFirst(a); {
+		case !first:
+			deleted()
+		case i < begun:
+			for begun = i; begun > 0 && c.deletedFirst(&r.Attachments[begun-1]); begun-- {
 			}
-			c.deleteTogether(r, r.Attachments[deleted:i+1])
+			deleted = c.deleteTogether(r, r.Attachments[begun:i+1])
 		}
 		err := c.chainOf(a).Del(ctx, r.At(a), a.Capabilities, a.Result)
 		if err == nil {
@@ -145,6 +149,7 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 			left = slices.Insert(left, 0, *a)
 		}
 	}
+	deleted()
 	r.Done, r.Attachments, r.Pending = false, left, nil
 	if len(left) == 0 {
 		return c.journal.Remove(r.ContainerID, r.IfName)

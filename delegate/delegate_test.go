@@ -24,6 +24,7 @@ import (
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/nettest"
+	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -44,6 +45,7 @@ type world struct {
 	macs      bool           // results of plugins have them
 	observed  []*resolve.Observation
 	netns     *nettest.NS
+	onReport  func() // unless it is nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -70,6 +72,9 @@ func (w *world) Report(_ context.Context, r *resolve.Report) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reports = append(w.reports, r)
+	if w.onReport != nil {
+		w.onReport()
+	}
 	return w.reporting
 }
 
@@ -188,8 +193,9 @@ func TestAdd(t *testing.T) {
 	if got := string(w.reports[0].Status); got != status {
 		t.Errorf("status = %s", got)
 	}
-	if e := w.reports[0].Events[1]; e.Type != "Normal" || e.Reason != "AddedInterface" || e.Message != "Add net1 [] from blue/one" {
-		t.Errorf("event: %v", e)
+	want := []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0 [] from cluster, net1 [] from blue/one, net2 [] from blue/two"}}
+	if got := w.reports[0].Events; !slices.Equal(got, want) {
+		t.Errorf("events: %v, want %v", got, want)
 	}
 	w.wantRecords(1)
 }
@@ -698,6 +704,62 @@ func TestGC(t *testing.T) {
 		t.Errorf("valid attachments (-want +got):\n%s", diff)
 	}
 	w.wantRecords(1)
+}
+
+// TestGCDuringAdd: an ADD that GC has to wait for cannot be on the list that the runtime made before, be it that it begins to
+// attach or that it has but its answer to give.
+func TestGCDuringAdd(t *testing.T) {
+	for _, during := range []string{"attaching", "reporting"} {
+		t.Run(during, func(t *testing.T) {
+			w := newWorld(t)
+			gc := &cni.Request{Config: w.config(`,"cni.dev/valid-attachments":[]`)}
+			collected := make(chan error)
+			collect := func() {
+				go func() { collected <- w.delegator().GC(t.Context(), gc) }()
+				w.untilAllWait()
+			}
+			w.on = func(plugin, command string, _ *cni.Request) error {
+				if during == "attaching" && plugin == "fake-default" && command == "ADD" {
+					collect()
+				}
+				return nil
+			}
+			if during == "reporting" {
+				w.onReport = collect
+			}
+			w.mustAdd()
+			if err := <-collected; err != nil {
+				t.Error(err)
+			}
+			w.wantRecords(1)
+			if err := w.delegator().Check(t.Context(), w.request("")); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			if err := w.delegator().GC(t.Context(), gc); err != nil { // by now it could be
+				t.Error(err)
+			}
+			w.wantRecords(0)
+		})
+	}
+}
+
+// untilAllWait returns when GC has called for its turn: no other container can be locked.
+func (w *world) untilAllWait() {
+	j, err := journal.Open(filepath.Join(w.dir, "attachments"))
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	now, cancel := context.WithCancel(w.t.Context())
+	cancel()
+	for {
+		unlock, err := j.Lock(now, "another")
+		if err != nil {
+			return
+		}
+		unlock()
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // TestGCLeavesOtherNetworksAlone: another entry configuration may share the journal.

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/journal"
 )
 
 // GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
@@ -34,6 +36,10 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.GC)
 	defer cancel()
+	stale := func(r *journal.Record) bool {
+		return r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+	}
+	over := c.over(stale)
 	unlock, err := c.journal.LockAll(ctx)
 	if err != nil {
 		return tryAgain(err)
@@ -47,7 +53,7 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		networks.add(network)
 	}
 	for _, r := range records {
-		stale := r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+		stale := stale(r) && (!r.Done || over[keyOf(r).Name()].Equal(r.Created))
 		for i := range r.Attachments {
 			a := &r.Attachments[i]
 			networks.add(a.Network)
@@ -69,6 +75,26 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// over returns when those ADDs began that are stale and have come to their end. One that GC has to wait for has not been heard
+// of when the runtime makes its list: what it makes is left to the next GC, as the pod may live. Runtimes should not, but do
+// call GC while there are ADDs.
+func (c *call) over(stale func(*journal.Record) bool) map[string]time.Time {
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // wait for no lock
+	began := make(map[string]time.Time)
+	records, _ := c.journal.All() // those that cannot be read are told of later
+	for _, r := range records {
+		if !r.Done || !stale(r) {
+			continue
+		}
+		if unlock, err := c.journal.Lock(now, r.ContainerID); err == nil {
+			unlock()
+			began[keyOf(r).Name()] = r.Created
+		}
+	}
+	return began
 }
 
 // operatorNetworks returns the networks that the configuration names and that can be read without the API server.

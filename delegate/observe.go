@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -56,8 +55,7 @@ func (w *observation) called(c chain.Call) {
 	})
 }
 
-// removed notes what became of the attachments of a DEL, those before and those that are left, for the events of the pod:
-// one for all that went well, since the pod is about to go and each event costs the cluster a write.
+// removed notes what became of the attachments of a DEL, those before and those that are left, for the events of the pod.
 func (w *observation) removed(before, left []journal.Attachment, err error) {
 	var gone []string
 	for _, a := range before {
@@ -68,9 +66,7 @@ func (w *observation) removed(before, left []journal.Attachment, err error) {
 			gone = append(gone, what)
 		}
 	}
-	if len(gone) > 0 {
-		w.o.Events = append(w.o.Events, resolve.Event{Type: "Normal", Reason: "RemovedInterface", Message: "Remove " + strings.Join(gone, ", ")})
-	}
+	w.o.Events = append(w.o.Events, events("RemovedInterface", "Remove ", gone)...)
 }
 
 // end tells what was collected.

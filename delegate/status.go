@@ -60,6 +60,7 @@ func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited 
 	info func(*journal.Attachment) json.RawMessage) (*resolve.Report, error) {
 	r := &resolve.Report{Pod: pod}
 	var statuses []networkStatus
+	var added []string
 	for i := range inherited {
 		statuses = append(statuses, statusOf(&inherited[i]))
 	}
@@ -77,12 +78,25 @@ func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited 
 				with = append(with, ip.Address.String())
 			}
 		}
-		r.Events = append(r.Events, resolve.Event{
-			Type: "Normal", Reason: "AddedInterface",
-			Message: fmt.Sprintf("Add %s [%s] from %s", a.IfName, strings.Join(with, " "), a.Name),
-		})
+		added = append(added, fmt.Sprintf("%s [%s] from %s", a.IfName, strings.Join(with, " "), a.Name))
 	}
+	r.Events = events("AddedInterface", "Add ", added)
 	var err error
 	r.Status, err = json.Marshal(statuses)
 	return r, err
+}
+
+// maxMessage is how long the message of an event may be, in bytes.
+const maxMessage = 1024
+
+// events tell what went well: as few of them as possible, since each costs the cluster a write.
+func events(reason, verb string, what []string) (list []resolve.Event) {
+	for _, w := range what {
+		if n := len(list) - 1; n >= 0 && len(list[n].Message)+len(", ")+len(w) <= maxMessage {
+			list[n].Message += ", " + w
+		} else {
+			list = append(list, resolve.Event{Type: "Normal", Reason: reason, Message: verb + w})
+		}
+	}
+	return list
 }

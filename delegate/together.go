@@ -1,7 +1,9 @@
 package delegate
 
 import (
+	"errors"
 	"slices"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 
@@ -9,22 +11,30 @@ import (
 	"github.com/braid-cni/braid/netdev"
 )
 
-// deleteTogether deletes the interfaces of attachments, which all are deletedFirst, by one request. For the plugins, which
-// undo the rest, it is as if the container had lost them: what an error leaves here, they delete one by one.
-func (c *call) deleteTogether(r *journal.Record, attachments []journal.Attachment) {
-	if r.Netns == "" || len(attachments) < 2 {
-		return
+// deleteTogether deletes the interfaces of attachments, which all are deletedFirst, by one request, and returns how to wait
+// until the kernel is done with them; the plugins undo the rest in the meantime. For those it is as if the container had
+// lost them: what an error leaves here, they delete one by one.
+func (c *call) deleteTogether(r *journal.Record, attachments []journal.Attachment) (finish func()) {
+	if r.Netns == "" {
+		return func() {}
 	}
+	failed := func(err error) { c.log.Info("the interfaces are deleted one by one", "err", err) }
 	ns, err := netdev.Open(r.Netns)
-	if err == nil {
-		defer ns.Close()
-		err = ns.DeleteLinks(func(link netlink.Link) bool {
-			return slices.ContainsFunc(attachments, func(a journal.Attachment) bool { return isLinkOf(&a, link) })
-		})
-	}
 	if err != nil {
-		c.log.Info("the interfaces are deleted one by one", "err", err)
+		failed(err)
+		return func() {}
 	}
+	wait, err := ns.DeleteLinks(func(link netlink.Link) bool {
+		return slices.ContainsFunc(attachments, func(a journal.Attachment) bool { return isLinkOf(&a, link) })
+	})
+	if err != nil {
+		failed(err)
+	}
+	return sync.OnceFunc(func() {
+		if err := errors.Join(wait(), ns.Close()); err != nil {
+			c.log.Warn("delete interfaces", "err", err)
+		}
+	})
 }
 
 // deletedFirst says that the interface of an attachment may be deleted before its plugins are asked: all are own, and

@@ -51,7 +51,7 @@ func TestAPIServer(t *testing.T) {
 	if got := fmt.Sprint(status); got != "[{cluster eth0 [10.244.0.2 fd00:244::2]} {blue/storage net1 [10.10.0.2]}]" {
 		t.Errorf("network-status: %s", got)
 	}
-	if events := server.Events(); len(events) != 2 || events[1].Reason != "AddedInterface" || events[1].InvolvedObject.UID != "uid-web" {
+	if events := server.Events(); len(events) != 1 || events[0].Reason != "AddedInterface" || events[0].InvolvedObject.UID != "uid-web" {
 		t.Errorf("events: %v", events)
 	}
 	server.Stop()

@@ -56,7 +56,7 @@ func TestScalePod(t *testing.T) {
 	warm := n.podOn("warm", fmt.Sprintf(both, 10, 10)) // HTTP/2 compresses what it has sent before
 	warm.mustAdd()
 	warm.mustDel()
-	n.eventually("events of the first pod", func() bool { return n.events() == 4 })
+	n.eventually("events of the first pod", func() bool { return n.events() == 2 })
 
 	var p *clusterPod
 	for _, step := range []struct {
@@ -68,8 +68,8 @@ func TestScalePod(t *testing.T) {
 		{"the kubelet changes its status", func() {
 			n.cluster.Do(http.MethodPut, "/api/v1/namespaces/blue/pods/web/status", n.withPhase("web", "Running"), nil)
 		}, func() bool { return true }},
-		{"ADD, three networks", func() { p.mustAdd() }, func() bool { return n.events() == 7 }},
-		{"DEL", func() { p.mustDel() }, func() bool { return n.events() == 8 }},
+		{"ADD, three networks", func() { p.mustAdd() }, func() bool { return n.events() == 3 }},
+		{"DEL", func() { p.mustDel() }, func() bool { return n.events() == 4 }},
 		{"the pod is deleted", func() { p.delete() }, known("1")},
 		{"a network is edited", func() { n.edit("blue", "storage", 1) }, func() bool { return true }},
 	} {

@@ -141,11 +141,14 @@ func (j *Journal) Begin(r *Record) (durable func() error, err error) {
 // outlives, there is the record as it was before or as it is now. The caller has the lock of the container.
 func (j *Journal) Put(r *Record) error {
 	_, err := os.Lstat(j.path(r.ContainerID, r.IfName))
-	isNew := errors.Is(err, fs.ErrNotExist)
-	if err := j.write(r); err != nil || !isNew {
-		return err
+	if isNew := errors.Is(err, fs.ErrNotExist); isNew {
+		durable, err := j.Begin(r)
+		if err != nil {
+			return err
+		}
+		return durable()
 	}
-	return atomicfile.SyncDir(j.dir)
+	return j.write(r)
 }
 
 func (j *Journal) write(r *Record) error {

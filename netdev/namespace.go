@@ -2,8 +2,8 @@
 // that it still is what the result says, and removes it.
 //
 // A [Namespace] holds one netlink socket that was opened inside, so nearly everything happens without a thread having
-// to enter the namespace. Only sysctls need that ([Namespace.Do]). Nothing here sleeps: what the kernel takes time for
-// (carrier, duplicate address detection) is waited for by netlink notification, until the context ends.
+// to enter the namespace. Only sysctls need that ([Namespace.Do]). What the kernel takes time for (carrier, duplicate
+// address detection) is waited for by netlink notification, until the context ends; nothing sleeps for that.
 package netdev
 
 import (

@@ -50,8 +50,8 @@ const sendTime = 100 * time.Millisecond
 func (c *Client) Observe(o *Observation) error { return c.send(&request{Observe: o}) }
 
 // HandOver is Report for what the journal keeps, which is written whether this request arrives or not, if later. It returns
-// when that is sent; the connection is of no use after it.
-func (c *Client) HandOver(r *Report) error { return c.send(&request{Report: r}) }
+// when that is sent. An older daemon answers all the same, so the connection is of no use after it.
+func (c *Client) HandOver(r *Report) error { return c.send(&request{Report: r, Unanswered: true}) }
 
 func (c *Client) send(req *request) error {
 	line, err := marshalLine(req, maxRequest)

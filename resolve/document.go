@@ -23,6 +23,8 @@ type request struct {
 	Resolve       *Query       `json:"resolve,omitempty"`
 	Report        *Report      `json:"report,omitempty"`
 	Observe       *Observation `json:"observe,omitempty"`
+	// Unanswered says that nobody waits for an answer to Report.
+	Unanswered bool `json:"unanswered,omitempty"`
 }
 
 // A response is one of Answer, Reported and Error.

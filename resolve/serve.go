@@ -37,8 +37,8 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, obs
 				observe(req.Observe)
 			}
 			continue
-		} else {
-			resp = serve(ctx, &req, line, resolver)
+		} else if resp = serve(ctx, &req, line, resolver); req.Unanswered {
+			continue
 		}
 		if err := writeResponse(w, resp); err != nil {
 			return err

@@ -311,7 +311,7 @@ func (w *world) clean(p *pod, what string, ended bool) {
 	}
 	complaint := ""
 	if !ended {
-		complaint = wait(func() string { return strings.Join(w.serverLeases().minus(w.served), "\n") })
+		complaint = wait(func() string { return strings.Join(w.serverLeases().Minus(w.served), "\n") })
 	}
 	if complaint != "" {
 		w.Errorf("%s: the DHCP server still has the %s", what, complaint)

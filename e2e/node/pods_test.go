@@ -189,8 +189,7 @@ func testPods(t *testing.T, n *Node) {
 		t.Errorf("the first init container sees %s", logs)
 	}
 	events := strings.Join(n.Events(t, "blue", "web"), "\n")
-	for _, want := range []string{"Add eth0 [", "Add net1 [", "Add net2 [192.0.2.10/24 2001:db8::10/64] from blue/lan"} {
-		want = "AddedInterface: " + want
+	for _, want := range []string{"AddedInterface: Add eth0 [", ", net1 [", ", net2 [192.0.2.10/24 2001:db8::10/64] from blue/lan"} {
 		if !strings.Contains(events, want) {
 			t.Errorf("no event %q among\n%s", want, events)
 		}

@@ -25,9 +25,17 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// Replace is Write but for its last step: until [SyncDir], a loss of power may leave the old file, or none if there was
-// none. The path of the temporary file, in the same folder, is given, so that what a killed process has left can be found:
-// the next Replace takes its place. No two may be at work on one path at the same time.
+// WriteVia is Write with a temporary file in the same folder whose path is given, so that what a killed process has left
+// can be found: the next WriteVia takes its place. No two may be at work on one path at the same time.
+func WriteVia(temporary, path string, data []byte, perm os.FileMode) error {
+	if err := Replace(temporary, path, data, perm); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Replace is WriteVia but for its last step: until [SyncDir], a loss of power may leave the old file, or none if there was
+// none.
 func Replace(temporary, path string, data []byte, perm os.FileMode) error {
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

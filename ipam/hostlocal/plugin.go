@@ -3,6 +3,7 @@
 package hostlocal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -211,16 +213,23 @@ func (p Plugin) open(ctx context.Context, folder string, create bool) (*store.St
 
 // node tells this boot of this node. What cannot be read is unknown: reservations are then kept over a reboot.
 func (p Plugin) node() store.Node {
-	read := func(path, otherwise string) string {
-		if path == "" {
-			path = otherwise
-		}
+	if p.BootID == "" && p.MachineID == "" {
+		return thisNode()
+	}
+	return nodeOf(p.BootID, p.MachineID)
+}
+
+// thisNode stays what it is while the process runs, which asks for each network of a pod.
+var thisNode = sync.OnceValue(func() store.Node { return nodeOf("", "") })
+
+func nodeOf(bootID, machineID string) store.Node {
+	read := func(path string) string {
 		b, _ := os.ReadFile(path)
 		return strings.TrimSpace(string(b))
 	}
 	host, _ := os.Hostname()
 	return store.Node{
-		Boot: read(p.BootID, "/proc/sys/kernel/random/boot_id"),
-		ID:   read(p.MachineID, "/etc/machine-id") + "\n" + host, // clones of a machine have one id
+		Boot: read(cmp.Or(bootID, "/proc/sys/kernel/random/boot_id")),
+		ID:   read(cmp.Or(machineID, "/etc/machine-id")) + "\n" + host, // clones of a machine have one id
 	}
 }

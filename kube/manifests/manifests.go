@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/flock"
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -45,7 +47,7 @@ func (r *Resolver) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answ
 func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 	pod := report.Pod.Namespace + "/" + report.Pod.Name
 	if r.StatusDir != "" {
-		if err := r.write(report); err != nil {
+		if err := r.write(ctx, report); err != nil {
 			return &resolve.Error{Reason: resolve.Invalid, Message: fmt.Sprintf("write status of pod %s: %v", pod, err)}
 		}
 		return nil
@@ -59,13 +61,25 @@ func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 	return nil
 }
 
-func (r *Resolver) write(report *resolve.Report) error {
+// prepared is the name in StatusDir of what is written, until it takes its place. There is one: what a killed process has left
+// of it goes with the next report, of whichever pod.
+const prepared = ".report"
+
+func (r *Resolver) write(ctx context.Context, report *resolve.Report) error {
 	// The names become that of a file. Neither can have an underscore.
 	for _, name := range []string{report.Pod.Namespace, report.Pod.Name} {
 		if wrong := validation.IsDNS1123Subdomain(name); len(wrong) > 0 {
 			return fmt.Errorf("found name %q: %s", name, wrong[0])
 		}
 	}
+	if err := os.MkdirAll(r.StatusDir, 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, r.StatusDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	path := filepath.Join(r.StatusDir, report.Pod.Namespace+"_"+report.Pod.Name+".json")
 	file := *report
 	if file.Status == nil {
@@ -75,10 +89,19 @@ func (r *Resolver) write(report *resolve.Report) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.StatusDir, 0o755); err != nil {
-		return err
+	return atomicfile.WriteVia(filepath.Join(r.StatusDir, prepared), path, append(doc, '\n'), 0o644)
+}
+
+// lock keeps other processes out of a folder until unlock is called.
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = flock.Lock(ctx, fd, unix.LOCK_EX)
 	}
-	return atomicfile.Write(path, append(doc, '\n'), 0o644)
+	if err != nil {
+		return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
+	}
+	return func() { _ = unix.Close(fd) }, nil
 }
 
 // oldStatus returns the status that an earlier report left, if it can be read.

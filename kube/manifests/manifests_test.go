@@ -2,13 +2,17 @@ package manifests_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -131,6 +135,50 @@ func TestReport(t *testing.T) {
 	if e := (*resolve.Error)(nil); !errors.As(err, &e) || e.Reason != resolve.Invalid {
 		t.Errorf("found %v, want an error about the name", err)
 	}
+}
+
+// TestReportAfterKill: what a killed process has left goes with the next report, of any pod.
+func TestReportAfterKill(t *testing.T) {
+	r := &manifests.Resolver{StatusDir: t.TempDir()}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for life := time.Millisecond; life < 60*time.Millisecond; life += 2 * time.Millisecond {
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), reportEnv+"="+r.StatusDir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(life)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if err := r.Report(t.Context(), &resolve.Report{Pod: resolve.Pod{Namespace: "default", Name: "web"}}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(r.StatusDir, "*")) // hidden ones too
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		if !strings.HasSuffix(path, ".json") {
+			t.Errorf("left: %s", path)
+		}
+	}
+}
+
+// reportEnv makes the test binary one that reports to a folder until it is killed.
+const reportEnv = "BRAID_TEST_REPORT"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(reportEnv); dir != "" {
+		r := &manifests.Resolver{StatusDir: dir}
+		for i := 0; ; i++ {
+			_ = r.Report(context.Background(), &resolve.Report{Pod: resolve.Pod{Namespace: "default", Name: fmt.Sprint("p", i%5)}})
+		}
+	}
+	os.Exit(m.Run())
 }
 
 func compareFile(t *testing.T, path string, want resolve.Report) {
