@@ -47,7 +47,7 @@ func TestBrokenBinary(t *testing.T) {
 				t.Errorf("ADD, when the binary %s: %v", tt.name, err)
 			}
 			// One that was executed may have done something, and a DEL is not possible either.
-			for _, thing := range w.state().minus(before) {
+			for _, thing := range w.state().Minus(before) {
 				if !tt.runs || thing != "file braid/attachments/"+p.id+":eth0.json" || !p.owes("net1") {
 					t.Errorf("ADD, when the binary %s: left: %s", tt.name, thing)
 				}
