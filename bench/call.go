@@ -88,9 +88,14 @@ type container struct {
 	id, netns string
 	pod       string
 	uid       string
+	// annotations of the pod. containerd hands them to a plugin that says that it can use them.
+	annotations map[string]string
 }
 
-const callTimeout = 3 * time.Minute
+const (
+	callTimeout    = 3 * time.Minute
+	podAnnotations = "io.kubernetes.cri.pod-annotations" // capability
+)
 
 // add attaches a container to networks, one after the other, and returns how long that took.
 func (r *caller) add(c container, steps []step) (wall time.Duration, err error) {
@@ -118,6 +123,9 @@ func (r *caller) each(c container, steps []step, f func(context.Context, *libcni
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", namespace}, {"K8S_POD_NAME", c.pod},
 			{"K8S_POD_INFRA_CONTAINER_ID", c.id}, {"K8S_POD_UID", c.uid},
 		}}
+		if c.annotations != nil {
+			rt.CapabilityArgs = map[string]any{podAnnotations: c.annotations}
+		}
 		errs = append(errs, f(ctx, cni, s, rt))
 	}
 	return time.Since(start), errors.Join(errs...)

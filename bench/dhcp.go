@@ -75,7 +75,8 @@ func (b *bench) dhcpPod(p *peer, n int, config func(k int) string) turn {
 		b.createNetwork(network, config(k))
 		networks += "," + network
 	}
-	c := container{pod: name, uid: b.createPodOf(name, networks[1:])}
+	c := container{pod: name}
+	c.uid, c.annotations = b.createPodOf(name, networks[1:])
 	return turn{p, p.steps(place{}, 0), func() container {
 		b.ids++
 		c.id = fmt.Sprintf("%064x", b.ids)

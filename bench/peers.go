@@ -99,7 +99,8 @@ func (b *bench) startPeers(names []string) {
 			}
 			primary := b.write(dir, "10-cluster.conf", p.defaultNetwork())
 			list := conflist(b.t, `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "braid", "kubeconfig": %q,
-				"clusterNetwork": %q, "binDir": %q, "cniDir": %q, "daemonSocket": %q}]}`, b.kubeconfig, primary, bin("braid"), cniDir, socket)
+				"clusterNetwork": %q, "binDir": %q, "cniDir": %q, "daemonSocket": %q, "capabilities": {%q: true}}]}`,
+				b.kubeconfig, primary, bin("braid"), cniDir, socket, podAnnotations) // which braidd install writes too
 			p.steps = func(place, int) []step { return []step{{list, "eth0"}} }
 		case thinPeer:
 			p.meta, p.caller.path = true, []string{bin("multus")}
@@ -244,7 +245,7 @@ func (b *bench) pod(p *peer, at place, slot int) container {
 	if !ok {
 		c = container{pod: name, uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", slot)}
 		if p.meta {
-			c.uid = b.createPod(p, name, at)
+			c.uid, c.annotations = b.createPod(p, name, at)
 		}
 		p.pods[name] = c
 	}
@@ -253,7 +254,7 @@ func (b *bench) pod(p *peer, at place, slot int) container {
 	return c
 }
 
-func (b *bench) createPod(p *peer, name string, at place) (uid string) {
+func (b *bench) createPod(p *peer, name string, at place) (uid string, annotations map[string]string) {
 	var networks []string
 	for k := 1; k <= at.n; k++ {
 		network := p.networkName(at, k)
@@ -275,8 +276,8 @@ func (b *bench) createNetwork(name, config string) {
 	})
 }
 
-func (b *bench) createPodOf(name, networks string) (uid string) {
-	annotations := map[string]any{}
+func (b *bench) createPodOf(name, networks string) (uid string, annotations map[string]string) {
+	annotations = make(map[string]string)
 	if networks != "" {
 		annotations["k8s.v1.cni.cncf.io/networks"] = networks
 	}
@@ -287,7 +288,7 @@ func (b *bench) createPodOf(name, networks string) (uid string) {
 	var pod struct{ Metadata struct{ UID string } }
 	b.cluster.Do("GET", "/api/v1/namespaces/"+namespace+"/pods/"+name, nil, &pod)
 	b.fresh = time.Now()
-	return pod.Metadata.UID
+	return pod.Metadata.UID, annotations
 }
 
 // settle lets the daemons hear of what was created a moment ago.

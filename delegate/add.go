@@ -95,10 +95,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if record.Pending, err = cluster.pending(report); err != nil {
 		return nil, err
 	}
-	if err := c.journal.Put(record); err != nil {
-		return nil, err
-	}
-	return c.result(record, inherited), cluster.report(ctx, report)
+	return c.result(record, inherited), cluster.conclude(ctx, record, report)
 }
 
 // inherited returns the cluster-wide default network of a plugin that is chained after the one that makes it, as if it

@@ -94,6 +94,22 @@ func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
 	return json.Marshal(report)
 }
 
+// conclude keeps the record of an ADD that is done, and hands over its report. A daemon takes the report from the record.
+// Where none does, the API server need not wait for the disk: whatever of both is there when the plugin is killed, nobody
+// has been answered yet.
+func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) error {
+	if report == nil || k.queues {
+		if err := k.journal.Put(record); err != nil {
+			return err
+		}
+		return k.report(ctx, report)
+	}
+	reported := make(chan error, 1)
+	go func() { reported <- k.report(ctx, report) }()
+	err := k.journal.Put(record)
+	return errors.Join(err, <-reported)
+}
+
 // report hands a report over. Where no daemon queues it, it is written before ADD is answered.
 func (k *cluster) report(ctx context.Context, report *resolve.Report) error {
 	if report == nil {

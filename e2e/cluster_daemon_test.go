@@ -130,11 +130,11 @@ func TestClusterDaemon(t *testing.T) {
 	if diff := cmp.Diff(want, p.status()); diff != "" {
 		t.Errorf("network-status (-want +got):\n%s", diff)
 	}
-	n.eventually("the events are written", func() bool { return len(p.events()) == 3 })
+	n.eventually("the event of ADD is written", func() bool { return len(p.events()) == 1 })
 	p.mustDel()
 	n.eventually("the event of DEL is written", func() bool {
 		const removed = "Normal RemovedInterface Remove eth0 from cluster, net1 from blue/storage, lan0 from blue/lan"
-		return slices.Contains(p.events(), removed) && len(p.events()) == 4
+		return slices.Contains(p.events(), removed) && len(p.events()) == 2
 	})
 	if r := n.proxy.Requests(); len(r) > 0 {
 		t.Errorf("the plugin has asked the API server: %q", r)

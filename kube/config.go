@@ -1,8 +1,10 @@
 package kube
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
@@ -10,15 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/flowcontrol"
 
-	"github.com/braid-cni/braid/internal/buildinfo"
+	"github.com/braid-cni/braid/kube/api"
+	"github.com/braid-cni/braid/resolve"
 )
-
-// dialTime is how long a connection may take: of several API servers behind one name, another may be alive.
-const dialTime = 3 * time.Second
 
 // What a daemon writes in a second, and at once, is what a kubelet does by default. It is not limited in what it reads:
 // pods wait for that, and their number limits it.
@@ -33,8 +34,7 @@ type Options struct {
 	Kubeconfig string
 	// Log takes what is no error of a request: events that could not be written, annotations that contradict each other.
 	Log *slog.Logger
-	// Daemon is for a process that outlives the ADD. Nobody waits for what it reports: it limits its rate of writing,
-	// gives an event as much time as the report, and the kubelet a minute to make the mirror pod of a static pod.
+	// Daemon is for a process that outlives the ADD, as [api.Options] have it. It limits its rate of writing, too.
 	Daemon bool
 	// Node is the name of the node that events are of which are of no pod.
 	Node string
@@ -56,37 +56,60 @@ func New(o Options) (*Resolver, error) {
 	if err != nil {
 		return nil, invalid("read %s: %v", credentials, err)
 	}
-	config.UserAgent = "braidd/" + buildinfo.Version
 	// Compression stays on: of thousands of networks, all alike, a twelfth is sent then. API servers compress lists from
 	// 128 KB on and, since 1.37, watches that begin with what there is; nothing smaller.
+	config.UserAgent = api.UserAgent()
 	config.QPS = -1 // see writeRate
 	config.WarningHandler = rest.NoWarnings{}
-	config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext
+	config.Dial = (&net.Dialer{Timeout: api.DialTime, KeepAlive: 30 * time.Second}).DialContext
 	config.ContentType = runtime.ContentTypeJSON
 	config.NegotiatedSerializer = codecs()
+	if !o.Daemon {
+		config.Wrap(oneConnection)
+	}
 	rereads := config.BearerTokenFile != ""
 	if rereads {
-		config.Wrap(withTokenFile(config.BearerTokenFile))
+		config.Wrap(api.WithTokenFile(config.BearerTokenFile))
 		config.BearerToken, config.BearerTokenFile = "", ""
 	}
 	if o.Observe != nil {
 		config.Wrap(observed(o.Observe))
 	}
-	client, err := rest.UnversionedRESTClientFor(config)
+	address, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
 		return nil, invalid("use %s: %v", credentials, err)
 	}
-	r := &Resolver{
-		rest: client, credentials: credentials, rereads: rereads, log: o.Log, condition: o.Condition, node: o.Node,
-		eventTime: eventTime, mirrorTime: lateTime,
-		statuses: flowcontrol.NewFakeAlwaysRateLimiter(), events: flowcontrol.NewFakeAlwaysRateLimiter(),
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, invalid("use %s: %v", credentials, err)
 	}
+	watches, err := rest.UnversionedRESTClientForConfigAndClient(config, client)
+	if err != nil {
+		return nil, invalid("use %s: %v", credentials, err)
+	}
+	options := api.Options{Log: o.Log, Daemon: o.Daemon, Node: o.Node, Condition: o.Condition}
 	if o.Daemon {
-		r.eventTime, r.mirrorTime = 0, time.Minute
-		r.statuses = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
-		r.events = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
+		options.Statuses = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
+		options.Events = flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
 	}
-	return r, nil
+	server := &api.Server{URL: address, HTTP: client, Credentials: credentials, Rereads: rereads}
+	return &Resolver{Resolver: api.New(server, options), watches: watches}, nil
+}
+
+// oneConnection makes requests wait for a connection that is being made. Each would make one of its own otherwise, of which
+// all but the first to come are for nothing.
+func oneConnection(through http.RoundTripper) http.RoundTripper {
+	inner := through
+	for {
+		switch t := inner.(type) {
+		case utilnet.RoundTripperWrapper:
+			inner = t.WrappedRoundTripper()
+			continue
+		case *http.Transport:
+			t.MaxConnsPerHost = 1
+		}
+		return through
+	}
 }
 
 func load(kubeconfig string) (config *rest.Config, credentials string, err error) {
@@ -96,6 +119,10 @@ func load(kubeconfig string) (config *rest.Config, credentials string, err error
 	}
 	config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 	return config, "kubeconfig " + kubeconfig, err
+}
+
+func invalid(format string, args ...any) *resolve.Error {
+	return &resolve.Error{Reason: resolve.Invalid, Message: fmt.Sprintf(format, args...)}
 }
 
 // codecs decode what client-go has to decode: the errors of the API server, and what is watched.

@@ -1,10 +1,7 @@
 package kube
 
 import (
-	"bytes"
-	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 )
@@ -68,26 +65,4 @@ func describe(r *http.Request) Request {
 		request.Verb = "list"
 	}
 	return request
-}
-
-// withTokenFile authenticates with the token that a file has now. client-go would use the one it knows for up to a
-// minute more, in which nothing works if the old one is not accepted any more.
-func withTokenFile(path string) func(http.RoundTripper) http.RoundTripper {
-	return func(next http.RoundTripper) http.RoundTripper {
-		return transport(func(r *http.Request) (*http.Response, error) {
-			token, err := os.ReadFile(path)
-			if err == nil && len(bytes.TrimSpace(token)) == 0 {
-				err = fmt.Errorf("%s is empty", path)
-			}
-			if err != nil {
-				if r.Body != nil {
-					r.Body.Close()
-				}
-				return nil, fmt.Errorf("read token: %w", err)
-			}
-			r = r.Clone(r.Context())
-			r.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
-			return next.RoundTrip(r)
-		})
-	}
 }

@@ -12,14 +12,20 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-const metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+const (
+	podsPath     = "/api/v1/pods"
+	networksPath = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
+	// The metadata alone, which API servers have offered since 1.15. A whole pod has it too.
+	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+)
 
 // WatchPods returns what lists and watches the metadata of a node's pods, as *metav1.PartialObjectMetadata.
 func (r *Resolver) WatchPods(node string) cache.ListerWatcher {
 	mine := fields.OneTermEqualSelector("spec.nodeName", node).String()
 	request := func(accept string, o metav1.ListOptions) *rest.Request {
 		o.FieldSelector = mine
-		return r.rest.Get().AbsPath(coreV1, "pods").VersionedParams(&o, metav1.ParameterCodec).SetHeader("Accept", accept)
+		return r.watches.Get().AbsPath(podsPath).VersionedParams(&o, metav1.ParameterCodec).SetHeader("Accept", accept)
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -36,7 +42,7 @@ func (r *Resolver) WatchPods(node string) cache.ListerWatcher {
 // WatchNetworks returns what lists and watches all NetworkAttachmentDefinitions, as *netv1.NetworkAttachmentDefinition.
 func (r *Resolver) WatchNetworks() cache.ListerWatcher {
 	request := func(o metav1.ListOptions) *rest.Request {
-		return r.rest.Get().AbsPath(networks, "network-attachment-definitions").VersionedParams(&o, metav1.ParameterCodec)
+		return r.watches.Get().AbsPath(networksPath).VersionedParams(&o, metav1.ParameterCodec)
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 )
 
 // Serve answers the requests that it reads from r, one after the other, until r ends. Each request has the deadline
@@ -76,4 +77,16 @@ func writeResponse(w io.Writer, resp *response) error {
 	}
 	_, err = w.Write(line)
 	return err
+}
+
+// ServeStdio serves standard input and output. It ends with ctx too: standard input cannot be closed while it is being read.
+func ServeStdio(ctx context.Context, resolver Resolver) error {
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, os.Stdin, os.Stdout, resolver, nil) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -46,7 +46,7 @@ func standalone() (table map[string]cni.Plugin) {
 	return table
 }
 
-// connect leads to the daemon of the node, and to `braidd resolve`, which lies beside this binary, where that does not
+// connect leads to the daemon of the node, and to braid-resolve, which lies beside this binary, where that does not
 // answer. Nothing is asked or started yet.
 func connect(c *conf.Config, log *slog.Logger) (interface {
 	resolve.Resolver
@@ -56,7 +56,12 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	if err != nil {
 		return nil, err
 	}
-	child := &resolve.Child{Path: filepath.Join(filepath.Dir(self), "braidd"), Args: []string{"resolve"}}
+	dir := filepath.Dir(self)
+	child := &resolve.Child{Path: filepath.Join(dir, "braidd"), Args: []string{"resolve"}}
+	if c.Manifests == "" && exists(filepath.Join(dir, "braid-resolve")) { // it is not where only half of an upgrade has come
+		// It does one thing after the other.
+		child = &resolve.Child{Path: filepath.Join(dir, "braid-resolve"), Env: append(os.Environ(), "GOMAXPROCS=1")}
+	}
 	if _, err := os.Stat(child.Path); err != nil {
 		return nil, err
 	}
@@ -69,6 +74,11 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	}
 	child.Args = append(child.Args, "--kubeconfig", c.Kubeconfig)
 	return &resolve.Node{Socket: c.DaemonSocket, Child: child, Log: log.Info}, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // tellDaemon is for the daemon's metrics, traces and events. Where there is none, nobody misses them.

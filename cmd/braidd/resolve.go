@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"os"
 
@@ -29,7 +28,7 @@ func resolveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serveStdio(cmd.Context(), r)
+			return resolve.ServeStdio(cmd.Context(), r)
 		},
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how the API server is reached")
@@ -52,16 +51,4 @@ func newResolver(kubeconfig, folder, statusDir, podResources string) (resolve.Re
 		return nil, err
 	}
 	return &devices.Resolver{Resolver: k, Socket: podResources}, nil
-}
-
-// serveStdio ends with the context too: standard input cannot be closed while it is being read.
-func serveStdio(ctx context.Context, r resolve.Resolver) error {
-	served := make(chan error, 1)
-	go func() { served <- resolve.Serve(ctx, os.Stdin, os.Stdout, r, nil) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

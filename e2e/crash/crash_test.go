@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/braid", "../../cmd/braidd", "./third")
+	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/braid", "../../cmd/braidd", "../../cmd/braid-resolve", "./third")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)

@@ -57,6 +57,26 @@ func TestReserved(t *testing.T) {
 }
 
 func TestBraidLinksLittle(t *testing.T) {
+	linked(t, "cmd/braid", func(imported, by string) {
+		if why, ok := keptOut(imported); !ok {
+			t.Errorf("cmd/braid links %s by way of %s: %s", imported, by, why)
+		}
+	})
+}
+
+func TestResolveLinksLittle(t *testing.T) {
+	linked(t, "cmd/braid-resolve", func(imported, by string) {
+		for _, rule := range notInResolve {
+			if match(rule.imports, imported) {
+				t.Errorf("cmd/braid-resolve links %s by way of %s: %s", imported, by, rule.why)
+			}
+		}
+	})
+}
+
+// linked calls back with every package from outside that a program, or a package of Braid below it, imports.
+func linked(t *testing.T, program string, found func(imported, by string)) {
+	t.Helper()
 	tree := production(t)
 	seen := map[string]bool{}
 	var walk func(pkg, by string)
@@ -72,12 +92,12 @@ func TestBraidLinksLittle(t *testing.T) {
 		for _, imported := range imports {
 			if own, ok := strings.CutPrefix(imported, module+"/"); ok {
 				walk(own, pkg)
-			} else if why, ok := keptOut(imported); !ok {
-				t.Errorf("cmd/braid links %s by way of %s: %s", imported, pkg, why)
+			} else {
+				found(imported, pkg)
 			}
 		}
 	}
-	walk("cmd/braid", "nobody")
+	walk(program, "nobody")
 }
 
 // keptOut tells whether cmd/braid may import a package from outside.

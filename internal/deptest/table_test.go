@@ -109,6 +109,14 @@ var linkedByBraid = []struct{ imports, why string }{
 	{"golang.org/x/sys/unix", "locks and namespaces"},
 }
 
+// notInResolve are packages that cmd/braid-resolve, which an ADD without the daemon starts anew, and the packages of Braid
+// below it may not import.
+var notInResolve = []struct{ imports, why string }{
+	{"k8s.io/...", "to start with them takes as long as all that it asks"},
+	{"github.com/k8snetworkplumbingwg/...", "they bring k8s.io"},
+	{"github.com/spf13/...", "two flags do not need them"},
+}
+
 // notInBraid are packages of the standard library that would be in the way too.
 var notInBraid = []struct{ imports, why string }{
 	{"net/http/...", "a megabyte and TLS for a program that speaks to one unix socket"},

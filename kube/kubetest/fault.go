@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -38,6 +39,13 @@ func (s *Server) Mend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
+}
+
+// Lag leaves the memory of the server as it is now: a get that is content with that sees no later change.
+func (s *Server) Lag() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.memory = maps.Clone(s.objects)
 }
 
 // fault returns the fault that a request meets, or nil.

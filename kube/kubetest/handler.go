@@ -72,7 +72,11 @@ func (s *Server) handler() http.Handler {
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	doc, ok := s.objects[r.URL.Path]
+	objects := s.objects
+	if s.memory != nil && r.URL.Query().Get("resourceVersion") == "0" {
+		objects = s.memory
+	}
+	doc, ok := objects[r.URL.Path]
 	s.mu.Unlock()
 	if !ok {
 		writeError(w, apierrors.NewNotFound(resourceOf(r), r.PathValue("name")))

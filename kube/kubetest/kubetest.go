@@ -36,6 +36,7 @@ type Server struct {
 	mu       sync.Mutex
 	token    string
 	objects  map[string]json.RawMessage // by path
+	memory   map[string]json.RawMessage // what is answered from it; nil is the same as objects
 	uids     int                        // given out
 	events   []corev1.Event
 	faults   []*Fault

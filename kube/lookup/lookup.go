@@ -8,16 +8,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/resolve"
 )
-
-// atOnce is how many networks are asked for at the same time.
-const atOnce = 16
 
 // A Source has pods and networks. It is safe for concurrent use, and its errors are of type *resolve.Error.
 type Source interface {
@@ -38,10 +32,14 @@ type Cache interface {
 	Known(namespace, name string) (pod *Pod, synced bool)
 }
 
-// Resolve answers a query as [resolve.Resolver] has it: it finds the pod, then all networks at once. It also tells where
-// the pod was found. A panic of the source is an error as any other: what it reads is of tenants, and others are served.
+// Resolve answers a query as [resolve.Resolver] has it: it finds the pod, then all networks at once. What the pod will name,
+// as far as the runtime has handed that over, is got at the same time as the pod. It also tells where the pod was found. A
+// panic of the source is an error as any other: what it reads is of tenants, and others are served.
 func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answer, origin Origin, err error) {
 	defer recovered(&err)
+	networks := newSearch(ctx, src)
+	defer networks.stop()
+	networks.ask(named(q, q.Annotations))
 	answer := &resolve.Answer{Pod: q.Pod}
 	if q.Pod.Name != "" {
 		var pod *Pod
@@ -53,7 +51,7 @@ func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answ
 			answer.Pod.UID = pod.kubeletUID()
 		}
 	}
-	answer.Networks, err = networks(ctx, src, named(q, answer.Annotations))
+	answer.Networks, err = networks.get(named(q, answer.Annotations))
 	if err != nil {
 		return nil, origin, err
 	}
@@ -81,26 +79,4 @@ func named(q *resolve.Query, annotations map[string]string) []resolve.NetworkNam
 	}
 	slices.SortFunc(names, func(a, b resolve.NetworkName) int { return strings.Compare(a.String(), b.String()) })
 	return slices.Compact(names)
-}
-
-// networks gets networks, leaving out those that do not exist.
-func networks(ctx context.Context, src Source, names []resolve.NetworkName) (map[string]resolve.Network, error) {
-	found := make(map[string]resolve.Network)
-	var mu sync.Mutex // of found
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
-	for _, name := range names {
-		g.Go(func() (err error) {
-			defer recovered(&err)
-			network, err := src.Network(ctx, name)
-			if err != nil || network == nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			found[name.String()] = resolve.Network{Config: network.Config, Annotations: Annotations(network.Annotations)}
-			return nil
-		})
-	}
-	return found, g.Wait()
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // binaries are what the image has.
-var binaries = []string{"braid", "braidd"}
+var binaries = []string{"braid", "braidd", "braid-resolve"}
 
 // putBinaries puts the binaries in the folder of the plugins, and the names of own plugins beside them.
 func (s *state) putBinaries(log *slog.Logger) error {
@@ -56,14 +56,12 @@ func (s *state) putBinary(name string) error {
 }
 
 func sameFile(a, b string) (bool, error) {
-	ai, err := os.Stat(a)
-	if err != nil {
-		return false, err
-	}
-	bi, err := os.Stat(b)
-	if errors.Is(err, fs.ErrNotExist) {
+	ai, aErr := os.Stat(a)
+	bi, bErr := os.Stat(b)
+	if errors.Is(aErr, fs.ErrNotExist) || errors.Is(bErr, fs.ErrNotExist) {
 		return false, nil
 	}
+	err := errors.Join(aErr, bErr)
 	return err == nil && os.SameFile(ai, bi), err
 }
 

@@ -56,7 +56,7 @@ func TestInstallOnEmptyNode(t *testing.T) {
 		t.Errorf("loopback: found link to %q, %v, want braid", target, err)
 	}
 	for name, mode := range map[string]os.FileMode{
-		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, ours: 0o644,
+		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, "opt/cni/bin/braid-resolve": 0o755, ours: 0o644,
 		"etc/cni/net.d/braid.d/kubeconfig": 0o600, "etc/cni/net.d/braid.d/token": 0o600,
 	} {
 		if info, err := os.Stat(n.path(name)); err != nil || info.Mode() != mode {

@@ -157,14 +157,18 @@ func (s *state) putBytes(path string, perm os.FileMode, content []byte) error {
 	return s.put(path, sumOf(content), func() error { return placeBytes(path, perm, content) })
 }
 
-// mkdir makes a folder and those above it, and notes which ones it made.
+// mkdir makes a folder and those above it, which anybody may enter, and notes which ones it made.
 func (s *state) mkdir(path string, perm os.FileMode) error {
 	var missing []string
 	for dir := path; !exists(dir); dir = filepath.Dir(dir) {
 		missing = append(missing, dir)
 	}
 	for _, dir := range slices.Backward(missing) {
-		if err := os.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+		mode := os.FileMode(0o755)
+		if dir == path {
+			mode = perm
+		}
+		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		if !slices.Contains(s.Dirs, dir) {

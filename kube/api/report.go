@@ -1,19 +1,12 @@
-package kube
+package api
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"net/http"
 	"sync"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
@@ -51,7 +44,7 @@ func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 		case report.Status == nil:
 			return eventErr
 		default:
-			r.log.WarnContext(ctx, "event not written", "err", eventErr)
+			r.o.Log.WarnContext(ctx, "event not written", "err", eventErr)
 		}
 	}
 	return err
@@ -73,15 +66,15 @@ func (r *Resolver) annotate(ctx context.Context, pod resolve.Pod, status json.Ra
 	err = r.attempt(ctx, operation{"patch", "pods/status", pod.Namespace, pod.Name}, func(ctx context.Context) error {
 		err := r.patch(ctx, pod, patch.withUID(uid))
 		switch {
-		case apierrors.IsNotFound(err):
+		case isNotFound(err):
 			return r.absent(pod, gone)
-		case !apierrors.IsInvalid(err) && !apierrors.IsConflict(err):
+		case !hasCode(err, http.StatusUnprocessableEntity) && !hasCode(err, http.StatusConflict):
 			return err
 		}
 		// It may have been refused because of the UID.
-		found, getErr := r.getPod(ctx, pod.Namespace, pod.Name)
+		found, getErr := r.getPod(ctx, pod.Namespace, pod.Name, false)
 		switch {
-		case apierrors.IsNotFound(getErr):
+		case isNotFound(getErr):
 			return r.absent(pod, gone)
 		case getErr != nil || found.UID == uid:
 			return err
@@ -92,7 +85,7 @@ func (r *Resolver) annotate(ctx context.Context, pod resolve.Pod, status json.Ra
 		return r.patch(ctx, pod, patch.withUID(uid))
 	})
 	if e, ok := errors.AsType[*resolve.Error](err); ok && e.Reason == resolve.NotFound {
-		r.log.InfoContext(ctx, "network-status not written: the pod is gone", "pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID)
+		r.o.Log.InfoContext(ctx, "network-status not written: the pod is gone", "pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID)
 		return nil
 	}
 	return err
@@ -108,61 +101,12 @@ func (r *Resolver) absent(pod resolve.Pod, gone *resolve.Error) error {
 
 // patch sends a patch of a pod's status, once.
 func (r *Resolver) patch(ctx context.Context, pod resolve.Pod, patch []byte) error {
-	kind := types.MergePatchType
-	if r.condition {
-		kind = types.StrategicMergePatchType
+	kind := mergePatch
+	if r.o.Condition {
+		kind = strategicPatch
 	}
-	req := r.rest.Patch(kind).AbsPath(coreV1).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
-		SubResource("status").SetHeader("Accept", metadataOnly).Throttle(r.statuses).Body(patch)
-	return do(ctx, req, &metav1.PartialObjectMetadata{})
-}
-
-// create writes an event.
-func (r *Resolver) create(ctx context.Context, event *corev1.Event) error {
-	if r.eventTime > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.eventTime)
-		defer cancel()
-	}
-	return r.attempt(ctx, operation{"create", "events", event.Namespace, event.Name}, func(ctx context.Context) error {
-		body, err := json.Marshal(event)
-		if err != nil {
-			return invalid("encode: %v", err)
-		}
-		req := r.rest.Post().AbsPath(coreV1).Namespace(event.Namespace).Resource("events").
-			SetHeader("Accept", metadataOnly).Throttle(r.events).Body(body)
-		if err = do(ctx, req, &metav1.PartialObjectMetadata{}); apierrors.IsAlreadyExists(err) {
-			return nil // by an earlier try, the answer to which was lost
-		}
-		return err
-	})
-}
-
-// about is what an event is about: a pod or, if that has no name, the node. Of a static pod it has the UID that the kubelet
-// made up, as the kubelet's own events have, and as kubectl looks for them. That of a node is its name, for the same reason.
-func (r *Resolver) about(pod resolve.Pod) corev1.ObjectReference {
-	if pod.Name == "" {
-		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: types.UID(r.node)}
-	}
-	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
-}
-
-// newEvent makes an event. Its name is unique as long as no two events of an object have the same time.
-func newEvent(about corev1.ObjectReference, e resolve.Event, at time.Time) *corev1.Event {
-	suffix := fmt.Sprintf(".%x", at.UnixNano())
-	message := e.Message
-	if len(message) > maxMessage {
-		message = string(bytes.ToValidUTF8([]byte(message[:maxMessage-3]), nil)) + "..."
-	}
-	return &corev1.Event{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: cmp.Or(about.Namespace, metav1.NamespaceDefault), // where those of nodes are
-			Name:      about.Name[:min(len(about.Name), maxName-len(suffix))] + suffix,
-		},
-		InvolvedObject: about,
-		Type:           e.Type, Reason: e.Reason, Message: message,
-		Source: corev1.EventSource{Component: component}, ReportingController: component,
-		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at), Count: 1,
-	}
+	return r.server.do(ctx, &request{
+		method: http.MethodPatch, group: coreV1, namespace: pod.Namespace, resource: "pods", name: pod.Name, subresource: "status",
+		accept: metadataOnly, contentType: kind, body: patch, limit: r.o.Statuses,
+	}, &struct{}{})
 }

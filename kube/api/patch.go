@@ -1,12 +1,9 @@
-package kube
+package api
 
 import (
 	"bytes"
 	"encoding/json"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/conf"
 )
@@ -14,7 +11,7 @@ import (
 // NetworksAttached is the type of the pod condition that is True when all networks of the pod are attached: for a
 // readiness gate, or for `kubectl wait`. It has the time of the ADD, and stays True while the kubelet makes the sandbox of
 // a pod anew, in which the containers do not run.
-const NetworksAttached corev1.PodConditionType = "braid-cni.io/NetworksAttached"
+const NetworksAttached = "braid-cni.io/NetworksAttached"
 
 // A statusPatch is of one annotation, and of one condition if Status is not nil: a strategic merge patch finds the
 // condition by its type. Other annotations and conditions, which others write, are not in it.
@@ -28,7 +25,23 @@ type statusPatch struct {
 }
 
 type conditions struct {
-	Conditions []corev1.PodCondition `json:"conditions"`
+	Conditions []condition `json:"conditions"`
+}
+
+type condition struct {
+	Type               string    `json:"type"`
+	Status             string    `json:"status"`
+	LastTransitionTime timestamp `json:"lastTransitionTime"`
+	Reason             string    `json:"reason"`
+	Message            string    `json:"message"`
+}
+
+// A timestamp is a time in whole seconds, as Kubernetes writes it.
+type timestamp time.Time
+
+// MarshalText implements [encoding.TextMarshaler].
+func (t timestamp) MarshalText() ([]byte, error) {
+	return time.Time(t).UTC().AppendFormat(nil, time.RFC3339), nil
 }
 
 func (r *Resolver) statusPatch(status json.RawMessage, now time.Time) (*statusPatch, error) {
@@ -39,9 +52,9 @@ func (r *Resolver) statusPatch(status json.RawMessage, now time.Time) (*statusPa
 	}
 	patch := &statusPatch{}
 	patch.Metadata.Annotations = map[string]string{conf.AnnotationNetworkStatus: text.String()}
-	if r.condition {
-		patch.Status = &conditions{[]corev1.PodCondition{{
-			Type: NetworksAttached, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
+	if r.o.Condition {
+		patch.Status = &conditions{[]condition{{
+			Type: NetworksAttached, Status: "True", LastTransitionTime: timestamp(now),
 			Reason: "Attached", Message: "all networks of the pod are attached",
 		}}}
 	}

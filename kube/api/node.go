@@ -1,11 +1,9 @@
-package kube
+package api
 
 import (
 	"context"
+	"net/http"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // cidrPause is between questions for a pod CIDR that a controller has yet to give.
@@ -40,11 +38,24 @@ func (r *Resolver) ContainerRuntime(ctx context.Context, node string) (string, e
 	return o.Status.NodeInfo.ContainerRuntimeVersion, nil
 }
 
-func (r *Resolver) getNode(ctx context.Context, name string) (*corev1.Node, error) {
-	o := new(corev1.Node)
+// A node is what is used of one.
+type node struct {
+	Spec struct {
+		PodCIDR  string   `json:"podCIDR"`
+		PodCIDRs []string `json:"podCIDRs"`
+	} `json:"spec"`
+	Status struct {
+		NodeInfo struct {
+			ContainerRuntimeVersion string `json:"containerRuntimeVersion"`
+		} `json:"nodeInfo"`
+	} `json:"status"`
+}
+
+func (r *Resolver) getNode(ctx context.Context, name string) (*node, error) {
+	o := new(node)
 	err := r.attempt(ctx, operation{"get", "nodes", "", name}, func(ctx context.Context) error {
-		err := do(ctx, r.rest.Get().AbsPath(coreV1).Resource("nodes").Name(name), o)
-		if apierrors.IsNotFound(err) {
+		err := r.server.do(ctx, &request{method: http.MethodGet, group: coreV1, resource: "nodes", name: name}, o)
+		if isNotFound(err) {
 			return notFound("node %s not found: the name has to be that of the Node object", name)
 		}
 		return err

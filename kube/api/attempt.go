@@ -1,15 +1,13 @@
-package kube
+package api
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"time"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/braid-cni/braid/resolve"
 )
@@ -19,8 +17,12 @@ const (
 	lateTime = time.Second      // for what an API server should have had before the plugin was called
 )
 
-// pauses are those between requests that the API server could not serve.
-var pauses = wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 2 * time.Second}
+// Pauses between requests that the API server could not serve: each is twice as long as the one before, and up to half as
+// long again, so that those who failed together do not come back together.
+const (
+	firstPause = 50 * time.Millisecond
+	maxPause   = 2 * time.Second
+)
 
 // An operation names what is tried, in the words of RBAC.
 type operation struct{ verb, resource, namespace, name string }
@@ -44,8 +46,7 @@ func (e lateError) Unwrap() error { return e.err }
 // attempt tries a request until it succeeds, trying again is of no use, or ctx ends. Its errors are of type
 // *resolve.Error; when ctx ends, that of the last complete try, which says more than that time is over.
 func (r *Resolver) attempt(ctx context.Context, o operation, request func(context.Context) error) error {
-	backoff := pauses
-	start := time.Now()
+	next, start := firstPause, time.Now()
 	var last *resolve.Error
 	for {
 		tryCtx, cancel := context.WithTimeout(ctx, tryTime)
@@ -57,13 +58,14 @@ func (r *Resolver) attempt(ctx context.Context, o operation, request func(contex
 		if last == nil || ctx.Err() == nil {
 			last = r.explain(o, err)
 		}
-		pause := backoff.Step()
-		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-			pause = max(pause, time.Duration(seconds)*time.Second)
+		pause := next + rand.N(next/2)
+		next = min(2*next, maxPause)
+		if status, ok := errors.AsType[*StatusError](err); ok {
+			pause = max(pause, status.Delay)
 		}
 		soon, late := errors.AsType[lateError](err)
 		within := max(lateTime, soon.within)
-		if r.rereads && apierrors.IsUnauthorized(err) {
+		if r.server.Rereads && hasCode(err, http.StatusUnauthorized) {
 			late = true // a token that was being replaced
 		}
 		again := last.Reason == resolve.Unavailable || late && time.Since(start)+pause < within
@@ -79,10 +81,10 @@ func (r *Resolver) explain(o operation, err error) *resolve.Error {
 		return &resolve.Error{Reason: e.Reason, Message: fmt.Sprintf("%s: %s", o, e.Message)}
 	}
 	switch {
-	case apierrors.IsUnauthorized(err):
-		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.credentials, err)
-	case apierrors.IsForbidden(err):
-		return invalid("%s: %v; the account of %s needs the verb %q on %s", o, err, r.credentials, o.verb, o.resource)
+	case hasCode(err, http.StatusUnauthorized):
+		return invalid("%s: the API server does not accept the credentials of %s: %v", o, r.server.Credentials, err)
+	case hasCode(err, http.StatusForbidden):
+		return invalid("%s: %v; the account of %s needs the verb %q on %s", o, err, r.server.Credentials, o.verb, o.resource)
 	case isUnknownPath(err):
 		return invalid("%s: the API server has no %s: apply their CustomResourceDefinition", o, o.resource)
 	case isUnavailable(err):
@@ -96,11 +98,11 @@ func isUnavailable(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
+	status, ok := errors.AsType[*StatusError](err)
+	if !ok {
 		return true // there was no answer, or it broke off
 	}
-	code := status.Status().Code
+	code := status.Code
 	// A conflict: others have changed the object several times while the API server tried to apply a patch.
 	return code == http.StatusConflict || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= http.StatusInternalServerError
 }

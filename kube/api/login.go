@@ -1,0 +1,175 @@
+package api
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// ErrNotPlain tells that a kubeconfig has more in it than [Login] knows. client-go knows all.
+var ErrNotPlain = errors.New("not a plain kubeconfig")
+
+// DialTime is how long a connection may take: of several API servers behind one name, another may be alive.
+const DialTime = 3 * time.Second
+
+// Login reads a kubeconfig that names a server with its authority, and a token or a client certificate, each in a file or
+// in the kubeconfig itself. A file with a token is read anew for each request. With anything else in the kubeconfig, be it
+// wrong, the error is ErrNotPlain. No request is sent.
+func Login(kubeconfig string) (*Server, error) {
+	content, err := os.ReadFile(kubeconfig)
+	if err != nil {
+		return nil, notPlain(err)
+	}
+	var c plainConfig
+	if err := yaml.UnmarshalStrict(content, &c); err != nil {
+		return nil, notPlain(err)
+	}
+	cluster, user, err := c.current()
+	if err != nil {
+		return nil, notPlain(err)
+	}
+	files := folder(filepath.Dir(kubeconfig))
+	address, err := url.Parse(cluster.Server)
+	if err != nil || address.Scheme != "https" || address.Host == "" || address.RawQuery != "" {
+		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
+	if cluster.CAFile != "" || cluster.CA != "" {
+		authority, err := files.read(cluster.CAFile, cluster.CA)
+		if err != nil {
+			return nil, notPlain(err)
+		}
+		trust.RootCAs = x509.NewCertPool()
+		if !trust.RootCAs.AppendCertsFromPEM(authority) {
+			return nil, notPlain(errors.New("no certificate of the authority"))
+		}
+	}
+	if user.CertFile != "" || user.Cert != "" {
+		cert, certErr := files.read(user.CertFile, user.Cert)
+		key, keyErr := files.read(user.KeyFile, user.Key)
+		pair, err := tls.X509KeyPair(cert, key)
+		if err := errors.Join(certErr, keyErr, err); err != nil {
+			return nil, notPlain(err)
+		}
+		trust.Certificates = []tls.Certificate{pair}
+	}
+	var through http.RoundTripper = &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: DialTime}).DialContext,
+		TLSClientConfig:     trust,
+		TLSHandshakeTimeout: tryTime,
+		ForceAttemptHTTP2:   true,
+		MaxConnsPerHost:     1, // for HTTP/2; several that are asked for at once would each be one more handshake
+	}
+	switch {
+	case user.TokenFile != "":
+		through = WithTokenFile(files.path(user.TokenFile))(through)
+	case user.Token != "":
+		through = withToken(user.Token, through)
+	}
+	return &Server{
+		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
+	}, nil
+}
+
+func notPlain(err error) error { return fmt.Errorf("%w: %v", ErrNotPlain, err) }
+
+// A plainConfig is what Login knows of a kubeconfig.
+type plainConfig struct {
+	APIVersion     string   `json:"apiVersion"`
+	Kind           string   `json:"kind"`
+	Preferences    struct{} `json:"preferences"`
+	CurrentContext string   `json:"current-context"`
+	Contexts       []struct {
+		Name    string `json:"name"`
+		Context struct {
+			Cluster   string `json:"cluster"`
+			User      string `json:"user"`
+			Namespace string `json:"namespace"`
+		} `json:"context"`
+	} `json:"contexts"`
+	Clusters []struct {
+		Name    string       `json:"name"`
+		Cluster plainCluster `json:"cluster"`
+	} `json:"clusters"`
+	Users []struct {
+		Name string    `json:"name"`
+		User plainUser `json:"user"`
+	} `json:"users"`
+}
+
+type plainCluster struct {
+	Server     string `json:"server"`
+	CAFile     string `json:"certificate-authority"`
+	CA         string `json:"certificate-authority-data"`
+	ServerName string `json:"tls-server-name"`
+}
+
+type plainUser struct {
+	Token     string `json:"token"`
+	TokenFile string `json:"tokenFile"`
+	CertFile  string `json:"client-certificate"`
+	Cert      string `json:"client-certificate-data"`
+	KeyFile   string `json:"client-key"`
+	Key       string `json:"client-key-data"`
+}
+
+// current returns what the current context names. Where two say the same thing, client-go knows which one counts.
+func (c *plainConfig) current() (cluster plainCluster, user plainUser, err error) {
+	var contexts, clusters, users int
+	for _, context := range c.Contexts {
+		if context.Name != c.CurrentContext {
+			continue
+		}
+		contexts++
+		for _, named := range c.Clusters {
+			if named.Name == context.Context.Cluster {
+				clusters++
+				cluster = named.Cluster
+			}
+		}
+		for _, named := range c.Users {
+			if named.Name == context.Context.User {
+				users++
+				user = named.User
+			}
+		}
+	}
+	switch {
+	case contexts != 1 || clusters != 1 || users != 1:
+		err = fmt.Errorf("context %q is there %d times, its cluster %d and its user %d times", c.CurrentContext, contexts, clusters, users)
+	case both(cluster.CAFile, cluster.CA), both(user.Token, user.TokenFile), both(user.CertFile, user.Cert), both(user.KeyFile, user.Key):
+		err = errors.New("something is given twice")
+	}
+	return cluster, user, err
+}
+
+func both(a, b string) bool { return a != "" && b != "" }
+
+// A folder is where relative paths begin.
+type folder string
+
+func (f folder) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(string(f), name)
+}
+
+// read returns what is in a file, or what is given in its stead.
+func (f folder) read(name, encoded string) ([]byte, error) {
+	if name == "" {
+		return base64.StdEncoding.DecodeString(encoded)
+	}
+	return os.ReadFile(f.path(name))
+}
