@@ -3,10 +3,12 @@ package bridge
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -67,11 +69,13 @@ func (c *config) enterBridge(ctx context.Context, node *netdev.Namespace) (br *n
 	return br, leave, nil
 }
 
-func (c *config) createBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
+func (c *config) createBridge(node *netdev.Namespace) (_ *netlink.Bridge, err error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = c.Bridge, c.MTU
 	// A bridge without an address of its own has that of one of its ports, and changes it as ports come and go.
-	attrs.HardwareAddr = randomMAC()
+	if attrs.HardwareAddr, err = ownMAC(node, c.Bridge); err != nil {
+		return nil, err
+	}
 	br := &netlink.Bridge{LinkAttrs: attrs}
 	h := node.Handle()
 	if err := h.LinkAdd(br); errors.Is(err, unix.EEXIST) {
@@ -79,7 +83,7 @@ func (c *config) createBridge(node *netdev.Namespace) (*netlink.Bridge, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("create bridge %s: %w", c.Bridge, err)
 	}
-	err := errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
+	err = errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), h.LinkDel(br))
 	}
@@ -95,12 +99,22 @@ func ignoreRouterAdvertisements(node *netdev.Namespace, name string) error {
 	return err
 }
 
-// randomMAC returns a locally administered unicast address.
-func randomMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	_, _ = rand.Read(mac) // never fails
+// ownMAC returns a locally administered unicast address for a bridge: as good as a random one, but that it is the same
+// whenever the bridge has to be made again while the node runs, since pods have it in their tables of neighbours.
+func ownMAC(node *netdev.Namespace, name string) (net.HardwareAddr, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(node.FD(), &st); err != nil {
+		return nil, fmt.Errorf("stat the node's namespace: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		boot = make([]byte, 16)
+		_, _ = rand.Read(boot) // never fails
+	}
+	sum := sha256.Sum256(fmt.Appendf(boot, "%d/%s", st.Ino, name))
+	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^1 | 2
-	return mac
+	return mac, nil
 }
 
 // fitBridge changes what a bridge lacks. It takes nothing away: others use it too.

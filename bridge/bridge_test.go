@@ -195,6 +195,15 @@ func (p *pod) mustNotice(text string) {
 	p.isError(p.check(), 0, text)
 }
 
+// mend repairs what the pod lacks on the node, after which CHECK finds nothing.
+func (p *pod) mend() {
+	p.Helper()
+	repairer := p.plugin.(cni.Repairer)
+	must(p, repairer.Repair(context.Background(), p.later()))
+	must(p, repairer.Broken(context.Background(), p.later()))
+	must(p, p.check())
+}
+
 // refused says that ADD fails with a code (0: any) and a text, and leaves nothing of the pod.
 func (p *pod) refused(code uint, text string) {
 	p.Helper()

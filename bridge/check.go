@@ -1,31 +1,25 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/netdev"
-	"github.com/braid-cni/braid/netdev/stacked"
 )
 
 // Check implements [cni.Plugin]. It returns everything that is not as prevResult and the configuration say.
 func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
-	a, err := p.open(req)
+	a, err := p.openMade(req)
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	// "The plugin must consult the `prevResult` to determine the expected interfaces and addresses."
-	if a.prev == nil {
-		return stacked.Invalid("prevResult", "it is missing")
-	}
-	if a.mac, err = netdev.RequestedMAC(req); err != nil {
-		return err
-	}
 	return errors.Join(a.checkNode(ctx), a.checkPod(), a.ipam.Check(ctx, req))
 }
 
@@ -62,9 +56,19 @@ func (a *attachment) checkMAC(br *netlink.Bridge) error {
 	if !a.IsGateway || a.gateway(br) != br.Name {
 		return nil
 	}
+	if want := a.knownMAC(); want != nil && !bytes.Equal(want, br.HardwareAddr) {
+		return fmt.Errorf("bridge %s has MAC %s, want %s", br.Name, br.HardwareAddr, want)
+	}
+	return nil
+}
+
+// knownMAC is the address of the bridge that the result tells, or nil.
+func (a *attachment) knownMAC() net.HardwareAddr {
 	for _, i := range a.prev.Interfaces {
-		if i.Name == br.Name && i.Sandbox == "" && i.Mac != "" && i.Mac != br.HardwareAddr.String() {
-			return fmt.Errorf("bridge %s has MAC %s, want %s", br.Name, br.HardwareAddr, i.Mac)
+		if i.Name == a.Bridge && i.Sandbox == "" {
+			if mac, err := net.ParseMAC(i.Mac); err == nil {
+				return mac
+			}
 		}
 	}
 	return nil

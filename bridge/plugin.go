@@ -5,7 +5,6 @@ package bridge
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -145,17 +144,18 @@ func (e *essentials) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Re
 	if err != nil {
 		return nil // an invalid one says nothing
 	}
-	port, err := e.findAdopted(node, prev)
-	if err != nil || port == nil {
-		return err
+	candidates, err := e.adoptable(node, prev)
+	errs := []error{err}
+	for _, port := range candidates {
+		switch port.Attrs().Alias {
+		case adoptedPrefix + owner.String():
+			errs = append(errs, disconnect(node, port, true))
+		case "":
+			errs = append(errs, deleteReferencePort(node, port, req))
+		}
+		// Others go with the plugin that has made them, or have got the name since.
 	}
-	switch alias := port.Attrs().Alias; {
-	case strings.HasPrefix(alias, adoptedPrefix):
-		return disconnect(node, port, true)
-	case alias == "":
-		return deleteReferencePort(node, port, req)
-	}
-	return nil // it goes with the plugin that has made it
+	return errors.Join(errs...)
 }
 
 // deleteReferencePort deletes a port that the reference plugin has made: one whose other end is the pod's interface.

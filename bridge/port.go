@@ -121,12 +121,18 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 		if errors.Is(err, netdev.ErrNotFound) {
 			continue
 		}
-		// One without alias was left by an ADD that was killed before it could set it.
-		if err != nil || link.Attrs().Alias == aliasPrefix+o.String() || link.Attrs().Alias == "" && link.Type() == "veth" {
+		if err != nil || link.Attrs().Alias == aliasPrefix+o.String() || isUnfinished(link) {
 			return link, err
 		}
 	}
 	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
+}
+
+// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
+// its other end is in another namespace, and not up yet. One that is in use is somebody else's.
+func isUnfinished(link netlink.Link) bool {
+	a := link.Attrs()
+	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0
 }
 
 // deletePort deletes the port of an owner, and with it the pod's interface.
@@ -172,6 +178,18 @@ const adoptedPrefix = "braid-adopted:"
 //
 // "they SHOULD work in a chained mode and configure existing interfaces"
 func (e *essentials) findAdopted(node *netdev.Namespace, prev *types100.Result) (port netlink.Link, err error) {
+	found, err := e.adoptable(node, prev)
+	switch {
+	case err != nil || len(found) == 0:
+		return nil, err
+	case len(found) > 1:
+		return nil, fmt.Errorf("prevResult has two interfaces of the node that could be connected to the bridge: %s and %s",
+			found[0].Attrs().Name, found[1].Attrs().Name)
+	}
+	return found[0], nil
+}
+
+func (e *essentials) adoptable(node *netdev.Namespace, prev *types100.Result) (found []netlink.Link, err error) {
 	if prev == nil {
 		return nil, nil
 	}
@@ -190,13 +208,9 @@ func (e *essentials) findAdopted(node *netdev.Namespace, prev *types100.Result) 
 			link.Attrs().MasterIndex != 0 && !e.isPort(node, link) {
 			continue
 		}
-		if port != nil {
-			return nil, fmt.Errorf("prevResult has two interfaces of the node that could be connected to the bridge: %s and %s",
-				port.Attrs().Name, iface.Name)
-		}
-		port = link
+		found = append(found, link)
 	}
-	return port, nil
+	return found, nil
 }
 
 // disconnect takes a port from its bridge, and the mark from it.

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -234,6 +235,9 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 			must(t, p.check())
 			must(t, change(p))
 			p.mustNotice(strings.Replace(text, "BRIDGE", w.bridge, 1))
+			if !slices.Contains([]string{"has MAC", "ipam host-local", "lacks address 10.88.0.2/24", "is not the other end"}, text) {
+				p.mend() // what is not the pod's own affair
+			}
 			must(t, p.del())
 		})
 	}
@@ -243,6 +247,7 @@ func TestCheckNoticesEveryProperty(t *testing.T) {
 		must(t, p.check())
 		must(t, w.node.Handle().SetPromiscOff(w.br()))
 		p.mustNotice("is not promiscuous")
+		p.mend()
 	})
 }
 
@@ -309,7 +314,8 @@ func TestLeftoverOfTheSameAttachment(t *testing.T) {
 	for _, alias := range []bool{true, false} {
 		before, p := w.attached(""), w.pod("")
 		if !alias {
-			must(t, w.node.Handle().LinkSetAlias(before.port(), ""))
+			h, port := w.node.Handle(), before.port()
+			must(t, errors.Join(h.LinkSetAlias(port, ""), h.LinkSetNoMaster(port), h.LinkSetDown(port)))
 		}
 		p.req.ContainerID = before.req.ContainerID
 		must(t, p.add())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/stacked"
 )
 
 // vids is a range of VLAN IDs, both ends included.
@@ -167,6 +168,10 @@ const vlanGatewayAlias = "braid:vlan-gateway"
 // ensureVLANGateway returns the gateway of the VLAN, and makes it if it is not there.
 func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (netlink.Link, error) {
 	link, err := node.Link(c.vlanGateway())
+	if err == nil && !c.isVLANGateway(br, link) {
+		return nil, stacked.Invalid("vlan", "the gateway of VLAN %d would be called %s, and that is another interface, of type %s",
+			c.VLAN, link.Attrs().Name, link.Type())
+	}
 	if !errors.Is(err, netdev.ErrNotFound) {
 		return link, err
 	}
@@ -186,6 +191,15 @@ func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (
 		return nil, errors.Join(fmt.Errorf("set up the gateway %s of the VLAN: %w", vlan.Name, err), h.LinkDel(vlan))
 	}
 	return node.Link(vlan.Name)
+}
+
+// isVLANGateway tells whether a link can lead to the VLAN of the bridge: an interface on top of it, or one end of a pair,
+// which is how the reference plugin does it, and whose other end is the affair of who has made it.
+func (e *essentials) isVLANGateway(br *netlink.Bridge, link netlink.Link) bool {
+	if vlan, ok := link.(*netlink.Vlan); ok {
+		return vlan.VlanId == e.VLAN && vlan.ParentIndex == br.Index
+	}
+	return link.Type() == "veth"
 }
 
 // tidyVLANGateway deletes the gateway of a VLAN that no port is left in.

@@ -100,8 +100,21 @@ func TestCheckNoticesVLANs(t *testing.T) {
 			must(t, p.check())
 			must(t, change(p, p.port()))
 			p.mustNotice(text)
+			p.mend()
 		})
 	}
+}
+
+// TestGatewayOfAVLANTaken: what has the name of the gateway is neither used nor deleted.
+func TestGatewayOfAVLANTaken(t *testing.T) {
+	w := newVLANWorld(t)
+	other := netlink.NewLinkAttrs()
+	other.Name = w.bridge + ".100"
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: other}))
+	p := w.pod(`"vlan": 100, ` + dual + fixed("10.88.0.2/24"))
+	p.refused(types.ErrInvalidNetworkConfig, "the gateway of VLAN 100 would be called "+other.Name+", and that is another interface, of type bridge")
+	must(t, p.del())
+	w.node.Link(t, other.Name)
 }
 
 func TestGatewayOfAVLAN(t *testing.T) {
@@ -123,6 +136,14 @@ func TestGatewayOfAVLAN(t *testing.T) {
 	nettest.Reach(t, a.ns, nic.LAN, "192.0.2.9")
 	for _, p := range []*pod{a, b, other} {
 		must(t, p.check())
+	}
+	for _, name := range []string{gateway, w.bridge} { // the bridge takes those of both VLANs along
+		must(t, w.node.Handle().LinkDel(w.node.Link(t, name)))
+		for _, p := range []*pod{a, b, other} {
+			p.mend()
+		}
+		nettest.Reach(t, a.ns, w.node, "10.88.0.1")
+		nettest.Reach(t, a.ns, b.ns, "10.88.0.3")
 	}
 	// The gateway goes with the last pod of the VLAN.
 	must(t, a.del())

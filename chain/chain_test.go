@@ -280,3 +280,50 @@ func wantCalls(t *testing.T, log *cnitest.Log, want ...string) {
 		t.Errorf("calls:\n got %q\nwant %q", got, want)
 	}
 }
+
+// FuzzRequest: what a tenant writes never passes for what only a runtime may say. Each plugin gets the name and the version of
+// the network, a document that all decoders read alike, no result of others, and of what is requested only what it declares.
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(three), "ips")
+	f.Add([]byte(`{"cniVersion":"0.3.1","type":"one","runtimeConfig":{"ips":["x"]},"prevResult":{},"cni.dev/valid-attachments":[],"Name":"x"}`), "mac")
+	f.Add([]byte(`{"cniVersion":"1.0.0","plugins":[{"type":"a","RUNTIMECONFIG":{},"capabilities":{"ips":true}},{"type":"b","prevre\u017fult":{}}]}`), "ips")
+	f.Fuzz(func(t *testing.T, config []byte, capability string) {
+		n, err := conf.ParseNetwork(config, "blue")
+		if err != nil {
+			return
+		}
+		f := &fakes{}
+		ch := chain.Lenient(n, nil, f.find)
+		if _, err := ch.Add(t.Context(), at, map[string]any{capability: "requested"}); err != nil {
+			t.Fatalf("%s: %v", config, err)
+		}
+		for i, call := range f.log.Calls() {
+			got := call.Request.Config
+			if err := conf.CheckJSON(got, 2*conf.MaxNetwork); err != nil {
+				t.Fatalf("%s becomes %s: %v", config, got, err)
+			}
+			var keys map[string]json.RawMessage
+			if err := json.Unmarshal(got, &keys); err != nil {
+				t.Fatal(err)
+			}
+			var seen struct {
+				Name, CNIVersion string
+				RuntimeConfig    map[string]any
+				PrevResult       json.RawMessage
+			}
+			if err := json.Unmarshal(got, &seen); err != nil {
+				t.Fatalf("%s: %v", got, err)
+			}
+			declared := n.Plugins[i].Capabilities[capability]
+			_, passed := seen.RuntimeConfig[capability]
+			if seen.Name != n.Name || declared != passed || len(seen.RuntimeConfig) > 1 || (len(seen.PrevResult) > 0) != (i > 0) {
+				t.Errorf("%s becomes %s", config, got)
+			}
+			for key := range keys {
+				if strings.HasPrefix(strings.ToLower(key), "cni.dev/") {
+					t.Errorf("key %q of %s", key, got)
+				}
+			}
+		}
+	})
+}

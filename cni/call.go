@@ -10,13 +10,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-const maxStdin = 8 << 20 // bytes
+// What is accepted of a runtime at most. The specification has no limits, but a container's identifier is part of names of files,
+// which have at most 255 bytes.
+const (
+	maxStdin       = 8 << 20  // bytes; at GC it lists every attachment of the node
+	maxContainerID = 200      // bytes; runtimes use 64
+	maxName        = 253      // bytes of a network's name, that of a folder
+	maxArgs        = 32 << 10 // bytes of CNI_ARGS
+)
 
 // A call is what a plugin binary is asked: the protocol parameters of the environment and the configuration of
 // standard input, validated.
@@ -85,7 +94,9 @@ func readEnv(command string, env func(string) string) (*Request, error) {
 			complaints = append(complaints, name+" is missing")
 		}
 	}
-	if id := req.ContainerID; id != "" {
+	if id := req.ContainerID; len(id) > maxContainerID {
+		complaints = append(complaints, fmt.Sprintf("CNI_CONTAINERID has %d bytes: at most %d are possible", len(id), maxContainerID))
+	} else if id != "" {
 		if err := utils.ValidateContainerID(id); err != nil {
 			complaints = append(complaints, fmt.Sprintf("CNI_CONTAINERID is %q: %s", id, err.Msg))
 		}
@@ -95,6 +106,15 @@ func readEnv(command string, env func(string) string) (*Request, error) {
 			complaints = append(complaints, fmt.Sprintf("CNI_IFNAME is %q: %s", name, err.Msg))
 		} else if strings.Contains(name, "%") {
 			complaints = append(complaints, fmt.Sprintf("CNI_IFNAME is %q: the kernel takes a %% for a pattern", name))
+		} else if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+			complaints = append(complaints, fmt.Sprintf("CNI_IFNAME is %q: must have no control characters and be valid UTF-8", name))
+		}
+	}
+	if args := req.Args; command != "DEL" { // which has to work for whatever there was an ADD of
+		if len(args) > maxArgs {
+			complaints = append(complaints, fmt.Sprintf("CNI_ARGS has %d bytes: at most %d are possible", len(args), maxArgs))
+		} else if strings.ContainsFunc(args, unicode.IsControl) {
+			complaints = append(complaints, fmt.Sprintf("CNI_ARGS is %.100q: must have no control characters", args))
 		}
 	}
 	if complaints != nil {
@@ -115,6 +135,9 @@ func validateConfig(command string, config []byte) (cniVersion string, err error
 	}
 	if err := json.Unmarshal(config, &conf); err != nil {
 		return "", decodingError("configuration", err)
+	}
+	if len(conf.Name) > maxName {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid configuration: name has %d bytes: at most %d are possible", len(conf.Name), maxName), "")
 	}
 	if err := utils.ValidateNetworkName(conf.Name); err != nil {
 		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid configuration: name is %q: must start with a letter or digit, "+

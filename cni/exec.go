@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	maxStdout  = 8 << 20                // of a plugin, bytes
+	maxStdout  = 1 << 20                // of a plugin, bytes: a result has some hundred, and the journal keeps it
 	maxStderr  = 1 << 20                // of a plugin, bytes passed on
 	waitOutput = time.Second            // for output that a process the plugin left behind still could write
 	busyRetry  = 100 * time.Millisecond // between attempts to execute a file that is being written

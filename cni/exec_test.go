@@ -42,7 +42,7 @@ func TestExecAnswers(t *testing.T) {
 		{plugin: "garbage", code: types.ErrDecodingFailure, want: `in result "Segmentation fault, probably"`},
 		{plugin: "two", code: types.ErrDecodingFailure, want: "after top-level value"},
 		{plugin: "trailing", code: types.ErrDecodingFailure, want: "after top-level value"},
-		{plugin: "endless", want: "stopped during ADD: standard output exceeds 8388608 bytes"},
+		{plugin: "endless", want: "stopped during ADD: standard output exceeds 1048576 bytes"},
 		{plugin: "error", code: types.ErrTryAgainLater, want: "no lease; the server is silent"},
 		{plugin: "plainerror", code: types.ErrInternal, want: "something else"},
 		{plugin: "resultfirst", code: types.ErrInvalidNetNS, want: "not this namespace"},

@@ -176,16 +176,10 @@ func newErrorDocument(err error, cniVersion string) errorDocument {
 			doc.Code = inner.Code
 		}
 		if rest, found := strings.CutSuffix(message, "; "+inner.Details); found {
-			message, doc.Details = rest, inner.Details
+			message, doc.Details = rest, Message(inner.Details)
 		}
 	}
-	// errors.Join puts each error on a line of its own.
-	for line := range strings.Lines(message) {
-		if line = strings.TrimSpace(line); line != "" && doc.Msg != "" {
-			doc.Msg += "; "
-		}
-		doc.Msg += line
-	}
+	doc.Msg = Message(message)
 	return doc
 }
 

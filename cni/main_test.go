@@ -293,6 +293,9 @@ func TestRunErrors(t *testing.T) {
 		{"joined within", fmt.Errorf("pod p: %w", errors.Join(errors.New("one"), errors.Join(errors.New("two"), undo))), errorResult{Code: 999, Msg: "pod p: one; two; undo: delete link: busy"}},
 		{"several lines", errors.New("\none\n\n two\n"), errorResult{Code: 999, Msg: "one; two"}},
 		{"without code", types.NewError(0, "odd", ""), errorResult{Code: 999, Msg: "odd"}},
+		{"a terminal", errors.New("a\x1b[2J\r\u202eb\u0085c\x00 \u00a0\xff"), errorResult{Code: 999, Msg: `a\x1b[2J\r\u202eb\u0085c\x00 \u00a0` + "\ufffd"}},
+		{"a terminal, of a plugin", types.NewError(7, "a\x1b]0;x\a", "\x1bc"), errorResult{Code: 7, Msg: `a\x1b]0;x\a`, Details: `\x1bc`}},
+		{"without end", errors.New(strings.Repeat("é", 1<<20)), errorResult{Code: 999, Msg: strings.Repeat("é", 16<<10+1) + " ... (cut)"}},
 		{"markup", errors.New("a <b> & c"), errorResult{Code: 999, Msg: "a <b> & c"}},
 		{"not found", &cni.NotFoundError{Type: "x", Path: []string{"/a", "/b"}}, errorResult{Code: 50, Msg: `plugin "x" not found in CNI_PATH "/a:/b"`}},
 	}

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // maxExcerpt is how much output an error message quotes, in bytes.
@@ -16,6 +19,35 @@ func excerpt(output []byte) string {
 		return fmt.Sprintf("%q", output)
 	}
 	return fmt.Sprintf("%q ... %q", output[:maxExcerpt/2], output[len(output)-maxExcerpt/2:])
+}
+
+// maxMessage bounds a message for people, in bytes. An event of Kubernetes has 1,024 at most, and complaints about every network of
+// a pod some thousand.
+const maxMessage = 32 << 10
+
+// Message is the text of an error as people may get to see it, in a terminal too: on one line, with all that is not printable
+// escaped, and cut where it is beyond measure. Plugins quote what tenants have written.
+func Message(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) { // errors.Join puts each error on a line of its own
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString("; ")
+		}
+		for _, r := range line {
+			if unicode.IsPrint(r) {
+				b.WriteRune(r)
+			} else {
+				b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			}
+			if b.Len() > maxMessage {
+				return b.String() + " ... (cut)"
+			}
+		}
+	}
+	return b.String()
 }
 
 // bounded keeps what is written up to a size. More is an error, and calls overflow with it.
@@ -43,10 +75,21 @@ type tee struct {
 	kept    []byte
 }
 
+// harmless takes control characters out of text that may end up in a terminal. Lines and tabs stay.
+func harmless(r rune) rune {
+	switch {
+	case r == '\n' || r == '\t':
+		return r
+	case unicode.IsControl(r):
+		return '?'
+	}
+	return r
+}
+
 func (t *tee) Write(p []byte) (int, error) {
 	if n := min(len(p), t.left); n > 0 {
 		t.left -= n
-		_, _ = t.forward.Write(p[:n]) // a log that cannot be written is no reason to fail the plugin
+		_, _ = t.forward.Write(bytes.Map(harmless, p[:n])) // a log that cannot be written is no reason to fail the plugin
 	}
 	t.kept = append(t.kept, p...)
 	if surplus := len(t.kept) - 2*maxExcerpt; surplus > 0 {

@@ -74,6 +74,12 @@ func MarshalResult(res *types100.Result, cniVersion string) ([]byte, error) {
 	return json.Marshal(to)
 }
 
+// ParseResult decodes a result on its own, such as one that was kept on disk. ConfVersion is that of the configuration it was
+// made with.
+func ParseResult(doc []byte, confVersion string) (*types100.Result, error) {
+	return unmarshalResult(doc, confVersion)
+}
+
 // unmarshalResult decodes one result. One that does not tell its version (before 1.0.0 none had to) is of that of
 // the configuration.
 func unmarshalResult(doc []byte, confVersion string) (*types100.Result, error) {
@@ -109,10 +115,21 @@ func unmarshalResult(doc []byte, confVersion string) (*types100.Result, error) {
 	return res, validateResult(res)
 }
 
+// maxList is how many interfaces, addresses or routes a result may have.
+const maxList = 4096
+
 // validateResult refuses what would make a reader of the result panic or read nonsense.
 func validateResult(res *types100.Result) error {
 	if res == nil {
 		return fmt.Errorf("result is null")
+	}
+	for _, list := range []struct {
+		key string
+		len int
+	}{{"interfaces", len(res.Interfaces)}, {"ips", len(res.IPs)}, {"routes", len(res.Routes)}} {
+		if list.len > maxList {
+			return fmt.Errorf("%s: found %d, want %d at most", list.key, list.len, maxList)
+		}
 	}
 	for i, iface := range res.Interfaces {
 		if iface == nil {

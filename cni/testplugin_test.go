@@ -41,6 +41,7 @@ const (
 )
 
 var behaviours = map[string]func(){
+	"sized":      sized,
 	"ok":         func() { cni.Main(&cnitest.Fake{Result: wholeResult()}, "CNI plugin ok") },
 	"error":      func() { cni.Main(failing(types.NewError(11, "no lease", "the server is silent")), "") },
 	"plainerror": func() { cni.Main(failing(errors.New("something else")), "") },
@@ -124,6 +125,14 @@ func echo() {
 	stdin, _ := io.ReadAll(os.Stdin)
 	res := types100.Result{CNIVersion: "1.0.0", DNS: types.DNS{Domain: string(stdin), Options: os.Environ()}}
 	_ = json.NewEncoder(os.Stdout).Encode(&res)
+}
+
+// sized prints a result of a size.
+func sized() {
+	var n int
+	_, _ = fmt.Sscan(argument("size"), &n)
+	const result = `{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.1/8"}]}`
+	fmt.Print(result, strings.Repeat(" ", n-len(result)))
 }
 
 // argument returns a value of CNI_ARGS.

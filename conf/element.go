@@ -70,6 +70,10 @@ func (o *object) readIPs() (ips []string) {
 	if o.read("ips", &ips, want) && len(ips) == 0 {
 		o.mismatch(o.path+"ips", json.RawMessage("[]"), want)
 	}
+	if len(ips) > maxIPs {
+		o.addf(o.path+"ips", "found %d addresses, want %d at most", len(ips), maxIPs)
+		return nil
+	}
 	for i, ip := range ips {
 		prefix, err := netip.ParsePrefix(ip)
 		addr := prefix.Addr()
@@ -143,6 +147,10 @@ func (o *object) readPortMappings() (mappings []PortMapping) {
 	var list []json.RawMessage
 	if o.read("portMappings", &list, want) && len(list) == 0 {
 		o.mismatch(o.path+"portMappings", json.RawMessage("[]"), want)
+	}
+	if len(list) > maxPorts {
+		o.addf(o.path+"portMappings", "found %d, want %d at most", len(list), maxPorts)
+		return nil
 	}
 	for i, raw := range list {
 		m, ok := openObject(raw, fmt.Sprintf("%sportMappings[%d]", o.path, i), o.complaints)

@@ -44,6 +44,18 @@ func isSubdomain(s string) bool {
 	return true
 }
 
+// IsPod tells if a pod can have the names: a namespace's is a label, a pod's a subdomain whose parts may be longer than labels.
+func IsPod(namespace, name string) bool {
+	isPart := func(s string) bool {
+		return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-' && s[len(s)-1] != '-'
+	}
+	valid := isLabel(namespace) && len(name) <= 253
+	for part := range strings.SplitSeq(name, ".") {
+		valid = valid && isPart(part)
+	}
+	return valid
+}
+
 // isNetworkName keeps "Must start with an alphanumeric character, optionally followed by any combination of one or more
 // alphanumeric characters, underscore, dot (.) or hyphen (-). Must not contain characters disallowed in file paths."
 func isNetworkName(s string) bool { return len(s) <= 253 && utils.ValidateNetworkName(s) == nil }

@@ -17,9 +17,11 @@ const (
 	maxDepth      = 32        // objects and lists within each other
 	MaxNetwork    = 256 << 10 // bytes of a network configuration
 	maxAnnotation = 256 << 10 // bytes; the API server's own limit for all annotations of an object
-	maxConfig     = 16 << 20  // bytes of the plugin's own configuration; at GC it lists every attachment of the node
+	maxConfig     = 8 << 20   // bytes of the plugin's own configuration; at GC it lists every attachment of the node
 	maxPlugins    = 16        // plugins of a network
 	maxSelections = 64        // networks that an annotation selects
+	maxIPs        = 64        // addresses that a selection asks for
+	maxPorts      = 256       // port mappings that a selection asks for
 )
 
 // CheckJSON accepts one JSON document, of maxSize bytes at most, that every decoder understands in the same way. Refused are duplicate keys, keys

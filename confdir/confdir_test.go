@@ -280,3 +280,23 @@ func TestFolderThatCannotBeRead(t *testing.T) {
 		t.Errorf("got %v (%v), want the error of the file system", err, pathErr)
 	}
 }
+
+// FuzzNetwork: a file gives a network of the name that was asked for, or an error that names the file.
+func FuzzNetwork(f *testing.F) {
+	f.Add([]byte(`{"cniVersion":"1.0.0","name":"blue","plugins":[{"type":"a"}]}`), "10.conflist")
+	f.Add([]byte(`{"cniVersion":"1.0.0","name":"blue","type":"../a"}`), "10.conf")
+	f.Add([]byte(`{"name":"blue","name":"red"}`), ".conf")
+	f.Fuzz(func(t *testing.T, content []byte, file string) {
+		dir := t.TempDir()
+		if filepath.Base(file) != file || os.WriteFile(filepath.Join(dir, file), content, 0o600) != nil {
+			return
+		}
+		n, err := confdir.Network(dir, "blue")
+		if err == nil && (n.Name != "blue" || len(n.Plugins) == 0) {
+			t.Errorf("%s is %+v", content, n)
+		}
+		if n, err := confdir.FromPath(dir); err == nil && (n.Name == "" || len(n.Plugins) == 0) || err != nil && !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s is %+v, %v", content, n, err)
+		}
+	})
+}

@@ -34,6 +34,9 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.conf.CheckDefaultNetwork(); err != nil {
 		return nil, err
 	}
+	if err := c.checkPod(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
 	defer cancel()
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)
@@ -116,15 +119,20 @@ func (c *call) inherited() ([]journal.Attachment, error) {
 func (c *call) undoEarlier(ctx context.Context) error {
 	r, err := c.journal.Get(c.req.ContainerID, c.req.IfName)
 	var corrupt *journal.CorruptError
+	var newer *journal.NewerError
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		return nil
+	case errors.As(err, &newer):
+		return fmt.Errorf("container %s has interface %s already: %w; DEL it first, or install the newer Braid again",
+			c.req.ContainerID, c.req.IfName, newer)
 	case errors.As(err, &corrupt):
 		c.log.Error("record set aside", "err", err)
 		return c.journal.SetAside(c.req.ContainerID, c.req.IfName)
 	case err != nil:
 		return err
 	}
+	c.hearRuntime(r)
 	switch alive, err := c.alive(r); {
 	case err != nil:
 		return err

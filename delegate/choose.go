@@ -29,7 +29,8 @@ type choice struct {
 	nadOrDisk bool
 
 	// tenant: the configuration is that of a NetworkAttachmentDefinition which a pod of namespace podNamespace selects, so
-	// it has to keep to the operator's policy. What the operator selects is free, and so is what lies on the node.
+	// it has to keep to the operator's policy. What the operator selects is free, and so is what files on the node say, though
+	// the policy has a word on who selects those.
 	tenant       bool
 	podNamespace string
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -135,7 +136,7 @@ func (k *cluster) reportFailure(ctx context.Context, cause error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)
 	defer cancel()
-	report := &resolve.Report{Pod: k.pod, Events: []resolve.Event{{Type: "Warning", Reason: reason, Message: cause.Error()}}}
+	report := &resolve.Report{Pod: k.pod, Events: []resolve.Event{{Type: "Warning", Reason: reason, Message: cni.Message(cause.Error())}}}
 	if err := k.resolver.Report(ctx, report); err != nil {
 		k.log.Warn("report failure", "err", err)
 	}

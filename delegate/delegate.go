@@ -117,16 +117,38 @@ func (c *call) pod() resolve.Pod {
 	return resolve.Pod{Namespace: namespace, Name: name, UID: uid}
 }
 
+// checkPod refuses names that no pod can have. They become parts of requests and of names of files.
+func (c *call) checkPod() error {
+	pod := c.pod()
+	if pod.Namespace == "" || pod.Name == "" || conf.IsPod(pod.Namespace, pod.Name) {
+		return nil
+	}
+	return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid environment: CNI_ARGS has K8S_POD_NAMESPACE %.80q and K8S_POD_NAME %.80q: "+
+		"want the names of a namespace and a pod", pod.Namespace, pod.Name), "")
+}
+
 // undo takes back what a record says may exist, last attachment first. What could not be undone stays in the record,
 // for the next DEL, GC or sweep; a record of which nothing is left is removed.
 func (c *call) undo(ctx context.Context, r *journal.Record) error {
+	left, err := c.takeDown(ctx, r)
+	if err != nil && left == nil {
+		return err // nothing has been done
+	}
+	r.Done, r.Attachments, r.Pending = false, left, nil
+	if len(left) == 0 {
+		return c.journal.Remove(r.ContainerID, r.IfName)
+	}
+	return errors.Join(err, c.journal.Put(r))
+}
+
+// takeDown is undo without a change of the journal. Left is what could not be undone.
+func (c *call) takeDown(ctx context.Context, r *journal.Record) (left []journal.Attachment, err error) {
 	switch alive, err := c.alive(r); {
 	case err != nil:
-		return err
+		return nil, err
 	case !alive:
 		r.Netns = ""
 	}
-	var left []journal.Attachment
 	var errs []error
 	begun := len(r.Attachments) // the interfaces of attachments from here on are deleted, or about to be
 	deleted := func() {}        // waits for that
@@ -150,11 +172,7 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 		}
 	}
 	deleted()
-	r.Done, r.Attachments, r.Pending = false, left, nil
-	if len(left) == 0 {
-		return c.journal.Remove(r.ContainerID, r.IfName)
-	}
-	return errors.Join(append(errs, c.journal.Put(r))...)
+	return left, errors.Join(errs...)
 }
 
 // alive says whether the network namespace of a record still exists. That of another boot does not, whatever lies at

@@ -779,6 +779,44 @@ func TestGCLeavesOtherNetworksAlone(t *testing.T) {
 	}
 }
 
+// TestGCGivesWay: an ADD that hangs is a pod's own trouble. GC does not keep all others waiting behind it.
+func TestGCGivesWay(t *testing.T) {
+	w := newWorld(t)
+	hanging, end := make(chan struct{}), make(chan struct{})
+	w.on = func(plugin, command string, req *cni.Request) error {
+		if plugin == "fake-one" && command == "ADD" && req.ContainerID == "c1" {
+			close(hanging)
+			<-end
+		}
+		return nil
+	}
+	d, added := w.delegator(), make(chan error)
+	go func() {
+		_, err := d.Add(t.Context(), w.request(""))
+		added <- err
+	}()
+	<-hanging
+	gc := &cni.Request{Config: w.config(`,"cni.dev/valid-attachments":[],"deadlines":{"gc":"1s"}`)}
+	if err := d.GC(t.Context(), gc); code(err) != types.ErrTryAgainLater {
+		t.Errorf("GC while an ADD hangs: %v", err)
+	}
+	ns := nettest.NewNS(t)
+	other := w.request("")
+	other.ContainerID, other.Netns = "c2", ns.Path()
+	if _, err := d.Add(t.Context(), other); err != nil {
+		t.Errorf("another ADD while one hangs: %v", err)
+	}
+	close(end)
+	if err := <-added; err != nil {
+		t.Error(err)
+	}
+	w.wantRecords(2)
+	if err := d.GC(t.Context(), gc); err != nil {
+		t.Errorf("GC afterwards: %v", err)
+	}
+	w.wantRecords(0)
+}
+
 func TestStatus(t *testing.T) {
 	w := newWorld(t)
 	kubeconfig := filepath.Join(w.dir, "kubeconfig")

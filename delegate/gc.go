@@ -16,6 +16,11 @@ import (
 	"github.com/braid-cni/braid/journal"
 )
 
+// gcShare is the part of its deadline for which a GC waits for ADDs and DELs to end, since others wait behind it meanwhile. A pod
+// whose ADD hangs, as a tenant can have it, must not keep all other pods of the node from starting. The runtime sends the next GC
+// soon enough.
+const gcShare = 10
+
 // GC implements [cni.Plugin]. The runtime lists the attachments of this network that are valid, (container, eth0): they
 // stand for all attachments that Braid made with them. The others are undone, and then every network is told which of
 // its own attachments are valid.
@@ -40,7 +45,9 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		return r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
 	}
 	over := c.over(stale)
-	unlock, err := c.journal.LockAll(ctx)
+	locking, stop := context.WithTimeout(ctx, c.conf.Deadlines.GC/gcShare)
+	unlock, err := c.journal.LockAll(locking)
+	stop()
 	if err != nil {
 		return tryAgain(err)
 	}
@@ -65,6 +72,10 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 			errs = append(errs, c.undo(ctx, r))
 		}
 	}
+	for _, err := range flatten(unreadable) {
+		errs = append(errs, c.collectNewer(ctx, err, valid))
+	}
+	c.keepOthers(networks, records, valid)
 	if unreadable != nil {
 		// An attachment may be in use whose record can not be read: nobody is told that it is not.
 		return errors.Join(errs...)
@@ -75,6 +86,49 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keepOthers has the networks keep what belongs to valid attachments that Braid has not made: pods that were there before it,
+// with addresses of the same networks. The runtime says that they are valid, and the cache of Multus what else they have.
+func (c *call) keepOthers(networks *networkSet, records []*journal.Record, valid []types.GCAttachment) {
+	others := make(map[string]bool)
+	for _, at := range valid {
+		made := slices.ContainsFunc(records, func(r *journal.Record) bool { return r.ContainerID == at.ContainerID && r.IfName == at.IfName })
+		if made {
+			continue
+		}
+		others[at.ContainerID] = true
+		for _, n := range networks.list {
+			networks.keep(n.network, cni.Attachment{ContainerID: at.ContainerID, IfName: at.IfName})
+		}
+	}
+	if len(others) == 0 {
+		return
+	}
+	for _, l := range c.leftovers("") {
+		if others[l.at.ContainerID] {
+			networks.keep(l.network, l.at)
+		}
+	}
+}
+
+// collectNewer undoes what can be read of a record of a newer Braid, if that is what the error says of it and its container
+// is none of the valid ones.
+func (c *call) collectNewer(ctx context.Context, err error, valid []types.GCAttachment) error {
+	var newer *journal.NewerError
+	if !errors.As(err, &newer) {
+		return nil
+	}
+	r := newer.Record
+	at := types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName}
+	if r.Network != c.conf.Name || slices.Contains(valid, at) {
+		return nil
+	}
+	of := *c
+	req := *c.req
+	req.Attachment = cni.Attachment{ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args}
+	of.req = &req
+	return of.delNewer(ctx, newer)
 }
 
 // over returns when those ADDs began that are stale and have come to their end. One that GC has to wait for has not been heard

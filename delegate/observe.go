@@ -61,7 +61,7 @@ func (w *observation) removed(before, left []journal.Attachment, err error) {
 	for _, a := range before {
 		what := a.IfName + " from " + a.Name
 		if slices.ContainsFunc(left, func(l journal.Attachment) bool { return l.IfName == a.IfName }) {
-			w.o.Events = append(w.o.Events, resolve.Event{Type: "Warning", Reason: "FailedRemovingInterface", Message: "Remove " + what + ": " + err.Error()})
+			w.o.Events = append(w.o.Events, resolve.Event{Type: "Warning", Reason: "FailedRemovingInterface", Message: cni.Message("Remove " + what + ": " + err.Error())})
 		} else {
 			gone = append(gone, what)
 		}

@@ -39,42 +39,54 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	if err != nil {
 		return nil, err
 	}
-	if err := foreignNames(c, choices, networks, found); err != nil {
+	own := ownNetworks(c, choices, found)
+	if err := own.foreignNames(choices, networks); err != nil {
 		return nil, err
 	}
-	return plan(c, choices, networks, pod, ifName, taken)
+	return plan(c, choices, networks, pod, ifName, taken, &own)
+}
+
+// An operator is what belongs to the networks of the operator.
+type operator struct {
+	names   []string
+	bridges []string
+	nads    []resolve.NetworkName
+}
+
+// ownNetworks are looked at if the pod selects any: those that it has replaced too.
+func ownNetworks(c *conf.Config, choices []choice, found map[string]resolve.Network) (own operator) {
+	if !slices.ContainsFunc(choices, func(o choice) bool { return o.selection.Name != "" }) {
+		return own
+	}
+	own.names = []string{c.Name}
+	for _, o := range operatorChoices(c, nil) {
+		nad := o.nad
+		if network, err := o.load(c, found); err == nil {
+			own.names = append(own.names, network.Name)
+			own.bridges = append(own.bridges, network.Bridges()...)
+		}
+		if nad != nil {
+			own.nads = append(own.nads, *nad)
+		}
+	}
+	return own
 }
 
 // foreignNames refuses networks that a pod selects and that have the name of one of the operator's: plugins keep what
 // belongs to a network, such as reservations of addresses, by its name. One whose configuration lies on the node, because the
 // NetworkAttachmentDefinition has none, is the operator's own, and still no network to have many times; it can be the pod's
 // default network.
-func foreignNames(c *conf.Config, choices []choice, networks []*conf.Network, found map[string]resolve.Network) error {
-	selected := func(o choice) bool { return o.selection.Name != "" }
-	if !slices.ContainsFunc(choices, selected) {
-		return nil
-	}
-	own := []string{c.Name}
-	var nads []resolve.NetworkName
-	for _, o := range operatorChoices(c, nil) { // those that the pod has replaced too
-		nad := o.nad
-		if network, err := o.load(c, found); err == nil {
-			own = append(own, network.Name)
-		}
-		if nad != nil {
-			nads = append(nads, *nad)
-		}
-	}
+func (own *operator) foreignNames(choices []choice, networks []*conf.Network) error {
 	var errs []error
 	for i, o := range choices {
-		if name := networks[i].Name; (o.tenant || o.selection.Name != "" && !o.isDefault) && slices.Contains(own, name) && !slices.Contains(nads, *o.nad) {
+		if name := networks[i].Name; (o.tenant || o.selection.Name != "" && !o.isDefault) && slices.Contains(own.names, name) && !slices.Contains(own.nads, *o.nad) {
 			errs = append(errs, invalid("%s: NetworkAttachmentDefinition %s: name %q is that of a network of the operator: choose another", o.by, o.nad, name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resolve.Answer, ifName string, taken []string) ([]Planned, error) {
+func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resolve.Answer, ifName string, taken []string, own *operator) ([]Planned, error) {
 	names, err := ifNames(choices, ifName, taken)
 	devices, deviceErr := shareDevices(c, choices, pod)
 	errs := []error{err, deviceErr}
@@ -82,7 +94,7 @@ func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resol
 	for i := range choices {
 		o := &choices[i]
 		planned[i] = Planned{Name: o.name(networks[i]), IfName: names[i], Default: o.isDefault, Selection: o.selection, device: devices[i]}
-		if err := planned[i].render(c, o, networks[i]); err != nil {
+		if err := planned[i].render(c, o, networks[i], own); err != nil {
 			errs = append(errs, fmt.Errorf("%s: network %s: %w", o.by, planned[i].Name, err))
 		}
 	}
@@ -90,12 +102,19 @@ func plan(c *conf.Config, choices []choice, networks []*conf.Network, pod *resol
 }
 
 // render matches what the pod wishes with what the network can do.
-func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network) (err error) {
+func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network, own *operator) (err error) {
 	if p.Network, err = network.WithCNIArgs(o.selection.CNIArgs); err != nil {
 		return err
 	}
-	if o.tenant {
-		if err := c.Policy.Check(o.nad.Namespace, o.podNamespace, o.isDefault, p.Network); err != nil {
+	if o.selection.Name != "" {
+		use := conf.Use{
+			Namespace: o.nad.Namespace, Pod: o.podNamespace, Default: o.isDefault,
+			HostPorts: o.selection.PortMappings, IPs: o.selection.IPs, CNIArgs: slices.Sorted(maps.Keys(o.selection.CNIArgs)),
+		}
+		if !slices.Contains(own.nads, *o.nad) {
+			use.Bridges = own.bridges
+		}
+		if err := c.CheckPolicy(use, p.Network, !o.tenant); err != nil {
 			return err
 		}
 	}

@@ -54,10 +54,14 @@ type SweepOptions struct {
 	Grace time.Duration
 	// DryRun changes nothing.
 	DryRun bool
-	// Unreadable has records undone too of which too little can be read to judge them. Whoever sets it knows that their
-	// containers are gone.
+	// Unreadable has records undone too of which too little can be read to judge them, and those of a newer version of Braid
+	// as far as they can be read. Whoever sets it knows that their containers are gone.
 	Unreadable bool
-	Known      []Known
+	// Repair has what attachments of containers that live have lost on the node made again, as far as their plugins can.
+	Repair bool
+	// Spare undoes nothing. It is for repairs alone.
+	Spare bool
+	Known []Known
 	// Found is told of every record, one at a time; required.
 	Found func(Finding)
 }
@@ -69,6 +73,7 @@ const (
 	PodGone    = "podGone"    // its namespace is there, without any process, and its pod is not
 	Unknown    = "unknown"    // it cannot be told, and so is left alone
 	Unreadable = "unreadable" // the record cannot be read, and what can be read of it does not say more
+	Broken     = "broken"     // alive, but something of it is missing on the node; only looked for with SweepOptions.Repair
 )
 
 // What a sweep can have done about it.
@@ -76,9 +81,12 @@ const (
 	Kept   = "kept"
 	Waits  = "waits"  // until its grace is over, or for the next sweep if this one is ended
 	Busy   = "busy"   // an ADD, DEL or GC is at work on it, or came first
-	Would  = "would"  // be undone, but for SweepOptions.DryRun
+	Would  = "would"  // be undone or repaired, but for SweepOptions.DryRun
 	Undone = "undone" // nothing is left of it
 	Failed = "failed" // what could not be undone is still in the journal, for the next sweep
+
+	Repaired   = "repaired"   // nothing is missing any more
+	Unrepaired = "unrepaired" // something still is
 )
 
 // A Finding is what a sweep makes of a record.
@@ -91,7 +99,7 @@ type Finding struct {
 	Verdict     string   `json:"verdict"`
 	Reason      string   `json:"reason,omitempty"` // for the verdict, to be read by people
 	Action      string   `json:"action"`
-	Error       string   `json:"error,omitempty"` // why the action is Failed
+	Error       string   `json:"error,omitempty"` // why the action is Failed or Unrepaired
 }
 
 // Sweep undoes what the journal has of containers that are gone without a DEL: many runtimes never call GC. It needs what
@@ -129,6 +137,12 @@ func (d *Delegator) Sweep(ctx context.Context, req *cni.Request, o SweepOptions)
 			return nil
 		})
 	}
+	for _, f := range s.live {
+		group.Go(func() error {
+			s.found(s.repair(ctx, f))
+			return nil
+		})
+	}
 	err = group.Wait()
 	if !o.DryRun {
 		err = errors.Join(err, c.journal.Tidy())
@@ -145,6 +159,7 @@ type sweep struct {
 	o       SweepOptions
 	claimed map[uint64]bool // inodes of namespaces that are there and belong to a record
 	procs   processes       // as they were after all paths had been looked at
+	live    []Finding       // to be looked at for a repair
 
 	mu sync.Mutex // held while Found is called
 }
@@ -167,9 +182,12 @@ func (s *sweep) candidates(records []*journal.Record) (list []Finding) {
 	}
 	for i, r := range records {
 		f := findingOf(r)
-		if s.decide(&f, s.judge(r, sights[i], &s.procs)) {
+		switch {
+		case s.decide(&f, s.judge(r, sights[i], &s.procs)):
 			list = append(list, f)
-		} else {
+		case s.o.Repair && f.Verdict == Alive && r.Done:
+			s.live = append(s.live, f)
+		default:
 			s.found(f)
 		}
 	}
@@ -188,7 +206,7 @@ func findingOf(r *journal.Record) Finding {
 func (s *sweep) decide(f *Finding, j judgement) bool {
 	f.Verdict, f.Reason = j.verdict, j.reason
 	switch {
-	case !j.stale():
+	case !j.stale(), s.o.Spare:
 		f.Action = Kept
 	case !j.certain && s.known(f.RecordKey).StaleSeconds < s.o.Grace.Seconds():
 		f.Action = Waits
@@ -214,46 +232,33 @@ func (s *sweep) known(key RecordKey) Known {
 func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 	defer func() {
 		if r := recover(); r != nil {
-			fmt.Fprintf(s.Stderr, "panic: %v\n\n%s", r, debug.Stack())
-			f.Action, f.Error = Failed, fmt.Sprintf("panic: %v", r)
+			f.Action, f.Error = Failed, s.panicked(r)
 			res = f
 		}
 	}()
-	if ctx.Err() != nil {
-		f.Action = Waits
-		return f
-	}
-	req := *s.req
-	req.Attachment = cni.Attachment{ContainerID: f.ContainerID, IfName: f.IfName}
-	c, err := s.callWith(&req, s.conf)
+	c, unlock, err := s.enter(ctx, &f)
 	if err != nil {
 		f.Action, f.Error = Failed, err.Error()
-		return f
 	}
-	waiting, cancel := context.WithTimeout(ctx, sweepPatience)
-	defer cancel()
-	unlock, err := s.journal.Lock(waiting, f.ContainerID)
-	if err != nil {
-		f.Action = Busy
+	if c == nil {
 		return f
 	}
 	defer unlock()
-	ctx, cancel = context.WithTimeout(ctx, s.conf.Deadlines.Del)
+	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadlines.Del)
 	defer cancel()
 
 	r, err := s.journal.Get(f.ContainerID, f.IfName)
-	var corrupt *journal.CorruptError
+	part, _ := partOf(err)
 	switch {
 	case errors.Is(err, journal.ErrNotFound), err == nil && !f.Is(keyOf(r)):
 		f.Action = Busy
 		return f
-	case errors.As(err, &corrupt):
-		var same bool
-		if r, same = s.stillUnreadable(corrupt, &f); !same {
+	case part != nil:
+		if !s.stillUnreadable(err, &f) {
 			return f
 		}
-		c.req.Args = r.Args
-		err = c.delWithoutRecord(ctx, corrupt)
+		c.req.Args = part.Args
+		err = c.delPart(ctx, err)
 	case err == nil:
 		if !s.decide(&f, s.judge(r, look(r), s.processesNow(f.Verdict))) {
 			return f
@@ -266,6 +271,32 @@ func (s *sweep) undo(ctx context.Context, f Finding) (res Finding) {
 		f.Action, f.Error = Failed, err.Error()
 	}
 	return f
+}
+
+func (s *sweep) panicked(r any) string {
+	fmt.Fprintf(s.Stderr, "panic: %v\n\n%s", r, debug.Stack())
+	return fmt.Sprintf("panic: %v", r)
+}
+
+// enter gets the lock of a container. It returns no call if there is nothing to be done now, and why: in the action, or
+// as an error.
+func (s *sweep) enter(ctx context.Context, f *Finding) (c *call, unlock func(), err error) {
+	if ctx.Err() != nil {
+		f.Action = Waits
+		return nil, nil, nil
+	}
+	req := *s.req
+	req.Attachment = cni.Attachment{ContainerID: f.ContainerID, IfName: f.IfName}
+	if c, err = s.callWith(&req, s.conf); err != nil {
+		return nil, nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, sweepPatience)
+	defer cancel()
+	if unlock, err = s.journal.Lock(waiting, f.ContainerID); err != nil {
+		f.Action = Busy
+		return nil, nil, nil
+	}
+	return c, unlock, nil
 }
 
 // processesNow returns the processes to judge a record by for the second time. A namespace that has a path can have been

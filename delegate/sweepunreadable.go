@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,16 +16,15 @@ import (
 // Such a record keeps GC from telling the networks what is valid, until the DEL of its container. A runtime that never
 // sends that would be rid of neither, so the sweep does what the DEL would: it undoes the operator's networks, and sets
 // the record aside. But only if what can be read of the record says, as that of a sound one would, that the container is
-// gone. Of an empty file nothing can be said.
+// gone. Of an empty file nothing can be said, and a record of a newer version of Braid is left to that one.
 func (s *sweep) unreadable(err error) (candidates []Finding, other error) {
 	var others []error
 	for _, err := range flatten(err) {
-		var corrupt *journal.CorruptError
-		if !errors.As(err, &corrupt) {
+		if r, _ := partOf(err); r == nil {
 			others = append(others, err)
 			continue
 		}
-		f, j := s.judgeUnreadable(corrupt)
+		f, j := s.judgeUnreadable(err)
 		if s.decide(&f, j) {
 			candidates = append(candidates, f)
 		} else {
@@ -36,26 +34,40 @@ func (s *sweep) unreadable(err error) (candidates []Finding, other error) {
 	return candidates, errors.Join(others...)
 }
 
-// stillUnreadable judges a record again that could not be read, when its container is locked.
-func (s *sweep) stillUnreadable(corrupt *journal.CorruptError, f *Finding) (r *journal.Record, undo bool) {
-	now, j := s.judgeUnreadable(corrupt)
-	if !now.Is(f.RecordKey) {
-		f.Action = Busy
-		return nil, false
+// partOf returns what can be read of a record that cannot be read as a whole, and why it cannot; nil if the error is
+// another one.
+func partOf(err error) (*journal.Record, string) {
+	var corrupt *journal.CorruptError
+	var newer *journal.NewerError
+	switch {
+	case errors.As(err, &corrupt):
+		return readable(corrupt.Path), corrupt.Err.Error()
+	case errors.As(err, &newer):
+		return newer.Record, newer.Error()
 	}
-	return readable(corrupt.Path), s.decide(f, j)
+	return nil, ""
 }
 
-func (s *sweep) judgeUnreadable(corrupt *journal.CorruptError) (Finding, judgement) {
-	r := readable(corrupt.Path)
+// stillUnreadable judges a record again that could not be read, when its container is locked.
+func (s *sweep) stillUnreadable(err error, f *Finding) (undo bool) {
+	now, j := s.judgeUnreadable(err)
+	if !now.Is(f.RecordKey) {
+		f.Action = Busy
+		return false
+	}
+	return s.decide(f, j)
+}
+
+func (s *sweep) judgeUnreadable(err error) (Finding, judgement) {
+	r, reason := partOf(err)
 	at := look(r)
 	j := s.judge(r, at, &s.procs)
-	j.reason = corrupt.Err.Error() + "; " + j.reason
+	j.reason = reason + "; " + j.reason
 	switch {
 	case s.o.Unreadable:
-		j = judgement{verdict: Dead, reason: corrupt.Err.Error(), certain: true}
-	case r.Netns == "", r.NetnsInode == 0, r.BootID == "":
-		j = judgement{verdict: Unreadable, reason: corrupt.Err.Error()}
+		j = judgement{verdict: Dead, reason: reason, certain: true}
+	case isNewer(err), r.Netns == "", r.NetnsInode == 0, r.BootID == "":
+		j = judgement{verdict: Unreadable, reason: reason}
 	case j.certain && at.state == there:
 		// The boot ID alone does not outweigh a namespace that is there, in a file that something has happened to.
 		j = judgement{verdict: Unreadable, reason: j.reason + ", but its namespace is there"}
@@ -65,12 +77,17 @@ func (s *sweep) judgeUnreadable(corrupt *journal.CorruptError) (Finding, judgeme
 	return findingOf(r), j
 }
 
+func isNewer(err error) bool {
+	var newer *journal.NewerError
+	return errors.As(err, &newer)
+}
+
 // readable returns what can be read of the beginning of a record that is damaged, up to its attachments.
 func readable(path string) *journal.Record {
 	name := strings.TrimSuffix(filepath.Base(path), ".json")
 	id, ifName, _ := strings.Cut(name, ":")
 	nothing := &journal.Record{ContainerID: id, IfName: ifName}
-	b, err := os.ReadFile(path)
+	b, err := journal.ReadRaw(path)
 	if err != nil {
 		return nothing
 	}

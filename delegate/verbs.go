@@ -45,18 +45,16 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	defer unlock()
 
 	r, err := c.journal.Get(req.ContainerID, req.IfName)
-	var corrupt *journal.CorruptError
-	switch {
+	switch part, _ := partOf(err); {
 	case errors.Is(err, journal.ErrNotFound):
 		return errors.Join(c.delOfOther(ctx), c.journal.Remove(req.ContainerID, req.IfName)) // of a record that was never finished
-	case errors.As(err, &corrupt):
-		return c.delWithoutRecord(ctx, corrupt)
+	case part != nil:
+		c.hearRuntime(part)
+		return c.delPart(ctx, err)
 	case err != nil:
 		return err
 	}
-	if req.Netns == "" {
-		r.Netns = ""
-	}
+	c.hearRuntime(r)
 	made := r.Attachments
 	err = c.undo(ctx, r)
 	if c.pod().Name != "" {
@@ -65,48 +63,87 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	return err
 }
 
-// delOfOther undoes what somebody else has made: a pod that was there before Braid was installed, by the plugins of what is
-// the default network now. The runtime has kept the result of its ADD, and hands it over. Where it hands over none there
-// was no ADD, or a DEL since.
+// delOfOther undoes what somebody else has made: a pod that was there before Braid was installed. Multus has kept what it
+// made; of others the runtime has kept the result of the ADD, and hands it over: that is undone by the plugins of what is the
+// default network now. Where it hands over none there was no ADD, or a DEL since.
 func (c *call) delOfOther(ctx context.Context) error {
-	prev, err := cni.PrevResult(c.req.Config)
-	if err != nil || prev == nil {
-		return nil
+	found, err := c.delLeftovers(ctx)
+	if found {
+		return err
 	}
-	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
-	if err != nil {
-		c.log.Warn("plan", "err", err)
+	prev, prevErr := cni.PrevResult(c.req.Config)
+	if prevErr != nil || prev == nil {
+		return err
+	}
+	plan, planErr := NewPlan(c.conf, nil, c.req.IfName, nil)
+	if planErr != nil {
+		c.log.Warn("plan", "err", planErr)
 	}
 	for _, p := range plan {
 		if p.Default && p.Network != nil {
 			c.log.Info("undo what Braid has not made", "network", p.Name)
-			return chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev)
+			return errors.Join(err, chain.Lenient(p.Network, c.path, c.findBinary).Del(ctx, c.req.Attachment, p.Capabilities, prev))
 		}
 	}
-	return nil
+	return err
 }
 
-// delWithoutRecord undoes what the configuration alone tells of an attachment whose record can not be read: the
-// networks of the operator. The record is kept beside, for whoever looks for the rest.
-func (c *call) delWithoutRecord(ctx context.Context, corrupt error) error {
-	c.log.Error("record set aside; only networks of the configuration are undone", "err", corrupt)
+// delPart undoes what is known of an attachment whose record can not be read as a whole, which the cause says. The record
+// is kept beside, for whoever looks for the rest.
+func (c *call) delPart(ctx context.Context, cause error) error {
+	var newer *journal.NewerError
+	if errors.As(cause, &newer) {
+		return c.delNewer(ctx, newer)
+	}
+	c.log.Error("record set aside; only networks of the configuration are undone", "err", cause)
 	r := &journal.Record{
 		BootID: c.BootID, ContainerID: c.req.ContainerID, Netns: c.req.Netns, IfName: c.req.IfName, Args: c.req.Args,
+		Attachments: c.operatorAttachments(),
 	}
 	r.NetnsInode, _ = inodeOf(c.req.Netns) // the namespace may be gone
+	if err := c.journal.SetAside(c.req.ContainerID, c.req.IfName); err != nil {
+		return err
+	}
+	return c.undo(ctx, r)
+}
+
+// operatorAttachments are those to the networks of the configuration, as far as they are known without the API server.
+func (c *call) operatorAttachments() (list []journal.Attachment) {
 	plan, err := NewPlan(c.conf, nil, c.req.IfName, nil)
 	if err != nil {
 		c.log.Warn("plan", "err", err)
 	}
 	for _, p := range plan {
 		if p.Network != nil {
-			r.Attachments = append(r.Attachments, journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network})
+			list = append(list, journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network})
 		}
 	}
-	if err := c.journal.SetAside(c.req.ContainerID, c.req.IfName); err != nil {
+	return list
+}
+
+// delNewer undoes what can be read of a record that a newer Braid has written: as long as that fails the record stays as it
+// is, and then it is set aside, since there may be more in it.
+func (c *call) delNewer(ctx context.Context, newer *journal.NewerError) error {
+	c.log.Warn("only what can be read of a record is undone; it will be set aside", "err", newer)
+	r := newer.Record
+	if len(r.Attachments) == 0 {
+		r.Attachments = c.operatorAttachments()
+	}
+	if _, err := c.takeDown(ctx, r); err != nil {
 		return err
 	}
-	return c.undo(ctx, r)
+	return c.journal.SetAside(r.ContainerID, r.IfName)
+}
+
+// hearRuntime takes the word of the runtime for the namespace of a record: that it is gone, or that it is the one at its path
+// still, which a record of an early version of Braid does not say.
+func (c *call) hearRuntime(r *journal.Record) {
+	switch {
+	case c.req.Netns == "":
+		r.Netns = ""
+	case c.req.Netns == r.Netns && r.NetnsInode == 0 && !c.otherBoot(r):
+		r.NetnsInode, _ = inodeOf(r.Netns) // it may be gone
+	}
 }
 
 // Check implements [cni.Plugin]: every attachment of the pod is checked, and all complaints are joined.
@@ -120,7 +157,7 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
 	observed.of(c)
 	ctx, cancel := context.WithTimeout(ctx, c.conf.Deadlines.Check)
 	defer cancel()
-	unlock, err := c.journal.Lock(ctx, req.ContainerID)
+	unlock, err := c.journal.LockToRead(ctx, req.ContainerID)
 	if err != nil {
 		return tryAgain(err)
 	}
@@ -136,14 +173,7 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
 	case !r.Done:
 		return fmt.Errorf("interface %s of container %s is incomplete: an ADD or a DEL did not come to its end", req.IfName, req.ContainerID)
 	}
-	var errs []error
-	for i := range r.Attachments {
-		a := &r.Attachments[i]
-		if err := c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result); err != nil {
-			errs = append(errs, fmt.Errorf("network %s: %s: %w", a.Name, a.IfName, err))
-		}
-	}
-	return errors.Join(errs...)
+	return c.each(r, func(a *journal.Attachment) error { return c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result) })
 }
 
 // Status implements [cni.Plugin]. It asks neither the API server nor waits for anything: runtimes call it every few
@@ -162,6 +192,9 @@ func (d *Delegator) Status(ctx context.Context, req *cni.Request) (err error) {
 		if _, err := os.Stat(file); err != nil {
 			return notAvailable("default network is not ready: readinessindicatorfile: %v", err)
 		}
+	}
+	if err := c.journal.Writable(); err != nil {
+		return notAvailable("the journal: %v", err)
 	}
 	if err := c.canResolve(); err != nil {
 		return notAvailable("pods and networks can not be looked up: %v", err)

@@ -22,9 +22,15 @@ func Decode(config []byte, into any) error {
 	return nil
 }
 
+// maxRoutes bounds the routes of a configuration: each is a call of the kernel.
+const maxRoutes = 1024
+
 // ParseRoutes decodes the key "ipam.routes", which every IPAM plugin has, from its elements. All complaints are joined;
 // each names its key and has code 7.
 func ParseRoutes(elements []json.RawMessage) (routes []*types.Route, err error) {
+	if len(elements) > maxRoutes {
+		return nil, invalid("ipam.routes has %d routes: want %d at most", len(elements), maxRoutes)
+	}
 	var errs []error
 	for i, element := range elements {
 		r := new(types.Route)

@@ -202,6 +202,19 @@ func TestParseRoutes(t *testing.T) {
 	}
 }
 
+func TestLimitOfRoutes(t *testing.T) {
+	routes := make([]json.RawMessage, 1025)
+	for i := range routes {
+		routes[i] = []byte(`{"dst":"::/0"}`)
+	}
+	if got, err := ipam.ParseRoutes(routes[:1024]); err != nil || len(got) != 1024 {
+		t.Errorf("at the limit: %d routes, %v", len(got), err)
+	}
+	if _, err := ipam.ParseRoutes(routes); err == nil || !strings.Contains(err.Error(), "ipam.routes has 1025 routes: want 1024 at most") {
+		t.Errorf("above: %v", err)
+	}
+}
+
 func TestAssigned(t *testing.T) {
 	at := func(i *int) *types100.IPConfig { return &types100.IPConfig{Interface: i} }
 	res := &types100.Result{

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -30,9 +31,6 @@ import (
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
 )
-
-// version is that of the record format. A reader refuses a newer one rather than forget fields it does not know.
-const version = 1
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
 type Record struct {
@@ -58,6 +56,8 @@ type Record struct {
 	// Pending is what the cluster is still to be told of the ADD, a resolve.Report; nil when it has been. The journal is
 	// its queue: it is written with the results, so that no crash can lose it.
 	Pending json.RawMessage `json:"pending,omitempty"`
+
+	Unknown Unknown `json:"-"`
 }
 
 // An Attachment is one interface of the pod: all that is needed to check it and to undo it.
@@ -69,6 +69,8 @@ type Attachment struct {
 	Capabilities map[string]any `json:"capabilities,omitempty"`
 	// Result is nil until the attachment was made.
 	Result *types100.Result `json:"result,omitempty"`
+
+	Unknown Unknown `json:"-"`
 }
 
 // At returns what identifies an attachment of the record to its plugins. The keys of CNI_ARGS that ask for an address
@@ -112,8 +114,20 @@ func Open(dir string) (*Journal, error) {
 	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal: %w", err)
 	}
+	// What a record says is undone as root: whoever can write one could have anything undone.
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the journal: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || info.Mode()&0o022 != 0) {
+		return nil, fmt.Errorf("the journal's folder %s has owner %d and mode %04o: want %d, and that nobody else can write (0700)",
+			dir, st.Uid, info.Mode().Perm(), os.Geteuid())
+	}
 	return &Journal{dir}, nil
 }
+
+// Writable returns an error if it is certain that no record can be put into it.
+func (j *Journal) Writable() error { return atomicfile.Writable(j.dir) }
 
 // Dir returns the folder.
 func (j *Journal) Dir() string { return j.dir }
@@ -121,6 +135,9 @@ func (j *Journal) Dir() string { return j.dir }
 func (j *Journal) path(containerID, ifName string) string {
 	return filepath.Join(j.dir, containerID+":"+ifName+".json")
 }
+
+// maxRecord bounds a record, in bytes. It has some kilobytes; an ADD fails whose plugins say so much that it would have more.
+const maxRecord = 16 << 20
 
 // temporary ends the names of files that are being written, or that a killed process has left.
 const temporary = ".tmp"
@@ -153,44 +170,59 @@ func (j *Journal) Put(r *Record) error {
 
 func (j *Journal) write(r *Record) error {
 	r.Version = version
-	b, err := json.Marshal(r)
+	b, err := r.encode()
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
+	}
+	if len(b) > maxRecord {
+		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", r.ContainerID, len(b), maxRecord)
 	}
 	path := j.path(r.ContainerID, r.IfName)
 	return atomicfile.Replace(path+temporary, path, b, 0o600)
 }
 
-// Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read.
+// Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read, a
+// *NewerError if a newer version of Braid has written it so that this one cannot.
 func (j *Journal) Get(containerID, ifName string) (*Record, error) {
 	return read(j.path(containerID, ifName))
 }
 
 func read(path string) (*Record, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := atomicfile.Read(path, maxRecord)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, ErrNotFound
-	}
-	if err != nil {
+	case errors.Is(err, atomicfile.ErrNotRegular), errors.Is(err, atomicfile.ErrTooLarge):
+		return nil, &CorruptError{path, err}
+	case err != nil:
 		return nil, err
 	}
 	r := new(Record)
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
-	if err := d.Decode(r); err != nil {
+	err = d.Decode(r)
+	if err != nil || r.Version > version {
+		if newer := newer(path, b); newer != nil {
+			return nil, newer
+		}
+	}
+	if err == nil {
+		err = r.noteUnknown(b[:d.InputOffset()])
+	}
+	if err != nil {
 		return nil, &CorruptError{path, err}
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, &CorruptError{path, errors.New("something follows the record")}
-	}
-	if r.Version > version {
-		return nil, fmt.Errorf("read record %s: its version %d was written by a newer Braid (this one knows %d)", path, r.Version, version)
 	}
 	if err := r.validate(path); err != nil {
 		return nil, &CorruptError{path, err}
 	}
 	return r, nil
 }
+
+// ReadRaw returns the content of a record that can not be read as one, within the bounds of records.
+func ReadRaw(path string) ([]byte, error) { return atomicfile.Read(path, maxRecord) }
 
 // validate refuses a record that is well-formed JSON and still none of ours: zeroed or swapped content would otherwise
 // undo something else.
@@ -221,10 +253,16 @@ func remove(path string) error {
 	return err
 }
 
-// SetAside renames a record that can not be read, so that it is out of the way and can still be looked at.
+// SetAside renames a record that can not be read, so that it is out of the way and can still be looked at: the end of its
+// name says why, ".corrupt" or ".newer".
 func (j *Journal) SetAside(containerID, ifName string) error {
 	path := j.path(containerID, ifName)
-	return os.Rename(path, path+".corrupt")
+	end := ".corrupt"
+	var newer *NewerError
+	if _, err := read(path); errors.As(err, &newer) {
+		end = ".newer"
+	}
+	return os.Rename(path, path+end)
 }
 
 // All returns the records that can be read, in the order of their file names. The error joins those of the others.

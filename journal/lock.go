@@ -31,6 +31,15 @@ func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), 
 	})
 }
 
+// LockToRead is Lock for who changes nothing. Where nobody can, since the disk is read-only, it is not waited for.
+func (j *Journal) LockToRead(ctx context.Context, containerID string) (unlock func(), err error) {
+	unlock, err = j.Lock(ctx, containerID)
+	if errors.Is(err, unix.EROFS) {
+		return func() {}, nil
+	}
+	return unlock, err
+}
+
 // LockAll waits for every Lock to end and keeps others from beginning: as soon as it waits, so that it gets its turn on a
 // node where there is always one. Having got it, it removes what killed processes have left of writing records.
 //
@@ -56,7 +65,7 @@ const gate = 0
 // the whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
 // description locks belong to the descriptor, not to the process, so they hold between goroutines as well.
 func (j *Journal) lock(ctx context.Context, what string, try func(*os.File) error) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}

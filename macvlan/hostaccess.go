@@ -132,23 +132,39 @@ func (a access) ensure(host *netdev.Namespace, parentIndex int) (*shim, error) {
 		return nil, fmt.Errorf("hostAccess: the node has no address on the parent %s by which pods could reach it", lower.Attrs().Name)
 	}
 	if s.link, err = host.Link(a.name(parentIndex)); err == nil {
+		if !a.isShim(s.link) || s.link.Attrs().ParentIndex != parentIndex {
+			return nil, fmt.Errorf("hostAccess: the node's interface for this would be called %s, and that is somebody else's (%s, alias %q)",
+				s.link.Attrs().Name, s.link.Type(), s.link.Attrs().Alias)
+		}
 		return s, nil
 	}
 	if !errors.Is(err, netdev.ErrNotFound) {
 		return nil, err
 	}
 	if err := a.create(host, lower, s); err != nil {
-		return nil, errors.Join(err, host.DeleteLink(a.name(parentIndex)))
+		if s.link != nil {
+			err = errors.Join(err, host.DeleteLink(a.name(parentIndex)))
+		}
+		return nil, err
 	}
 	return s, nil
+}
+
+// isShim tells the node's interface of the network from those of others. One without alias was left by a process that was
+// killed while it made it.
+func (a access) isShim(l netlink.Link) bool {
+	alias := l.Attrs().Alias
+	return l.Type() == kind && strings.HasPrefix(l.Attrs().Name, a.prefix) && (alias == "" || alias == a.alias())
 }
 
 func (a access) create(host *netdev.Namespace, lower netlink.Link, s *shim) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = a.name(lower.Attrs().Index), lower.Attrs().Index
-	if err := host.Handle().LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+	made := &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}
+	if err := host.Handle().LinkAdd(made); err != nil {
 		return fmt.Errorf("create %s for host access: %w", attrs.Name, err)
 	}
+	s.link = made
 	link, err := host.Link(attrs.Name)
 	if err != nil {
 		return err
@@ -285,11 +301,7 @@ func (a access) shims(host *netdev.Namespace) ([]netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of the node: %w", err)
 	}
-	return slices.DeleteFunc(links, func(l netlink.Link) bool {
-		// One without alias was left by a process that was killed while it made it.
-		alias := l.Attrs().Alias
-		return l.Type() != kind || !strings.HasPrefix(l.Attrs().Name, a.prefix) || alias != "" && alias != a.alias()
-	}), nil
+	return slices.DeleteFunc(links, func(l netlink.Link) bool { return !a.isShim(l) }), nil
 }
 
 func ownRoutes(host *netdev.Namespace) ([]netlink.Route, error) {

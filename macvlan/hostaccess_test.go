@@ -216,3 +216,22 @@ func TestHostAccessNames(t *testing.T) {
 		t.Errorf("DEL left %v", got)
 	}
 }
+
+// TestHostAccessNameTaken: what has the name of the node's interface is neither used nor deleted.
+func TestHostAccessNameTaken(t *testing.T) {
+	w := accessWorld(t, "192.0.2.2/24")
+	res := w.add()
+	name := w.shims()[0]
+	must(t, w.plugin.Del(t.Context(), w.later(res)))
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: nettest.Name("peer")}
+	veth.Name = name
+	must(t, w.node.Handle().LinkAdd(veth))
+	defer func() { must(t, w.node.Handle().LinkDel(veth)) }()
+	if _, err := w.plugin.Add(t.Context(), w.req); err == nil || !strings.Contains(err.Error(), name+", and that is somebody else's (veth") {
+		t.Errorf("ADD: %v", err)
+	}
+	must(t, w.plugin.Del(t.Context(), w.later(res)))
+	if !slices.Contains(w.node.Links(t), name) {
+		t.Error("it is gone")
+	}
+}

@@ -81,6 +81,7 @@ func daemonCommand() *cobra.Command {
 	flags.StringVar(&f.hostRoot, "host-root", "", "where the file system of the host is to be seen, if it is not this process's own")
 	flags.DurationVar(&f.sweep.Interval, "sweep-interval", sweep.DefaultInterval, "how often attachments of containers that are gone are looked for")
 	flags.DurationVar(&f.sweep.Grace, "sweep-grace", sweep.DefaultGrace, "how long a container must be gone before its attachments are undone")
+	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, as often, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least that is logged: debug, info, warn or error")
 	return cmd
 }
@@ -193,7 +194,10 @@ func (f *daemonFlags) runSweeper(ctx context.Context, m *metrics.Metrics, n *nod
 	}
 	o.Pods, o.Log = known, f.Log
 	o.Cached = known.HasPod
-	o.Done = func(s sweep.Summary) { m.Swept(s.Actions[delegate.Undone], s.Actions[delegate.Failed], s.Err) }
+	o.Done = func(s sweep.Summary) {
+		m.Swept(s.Actions[delegate.Undone], s.Actions[delegate.Failed], s.Err)
+		m.Repaired(s.Actions[delegate.Repaired], s.Actions[delegate.Unrepaired])
+	}
 	o.Event = func(pod resolve.Pod, e resolve.Event) { n.Status.Events(pod, []resolve.Event{e}) }
 	return sweep.New(o).Run(ctx)
 }

@@ -20,7 +20,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(daemonCommand(), dhcpCommand(), installCommand(), planCommand(), resolveCommand(), sweepCommand(), uninstallCommand(), versionCommand())
+	root.AddCommand(daemonCommand(), dhcpCommand(), installCommand(), planCommand(), repairCommand(), resolveCommand(), sweepCommand(), uninstallCommand(), versionCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "braidd:", err)
 		os.Exit(1)

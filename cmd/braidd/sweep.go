@@ -36,10 +36,7 @@ func sweepCommand() *cobra.Command {
 			"--known tells it. The exit status is not 0 if something could not be undone.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			entry, err := sweepEntry(config, confDir)
-			if err != nil && config == "" && cniDir != "" {
-				entry, err = json.Marshal(map[string]string{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "cniDir": cniDir})
-			}
+			req, err := sweepRequest(config, confDir, cniDir)
 			if err != nil {
 				return err
 			}
@@ -47,7 +44,6 @@ func sweepCommand() *cobra.Command {
 				return err
 			}
 			d := &delegate.Delegator{Own: own.Plugins, Stderr: cmd.ErrOrStderr(), BootID: journal.BootID()}
-			req := &cni.Request{Config: entry, Path: filepath.SplitList(os.Getenv("CNI_PATH"))}
 			write := printFinding
 			if asJSON {
 				write = encodeFinding
@@ -66,7 +62,8 @@ func sweepCommand() *cobra.Command {
 	flags.DurationVar(&o.Grace, "grace", time.Minute,
 		"how long a container must have been gone; what another boot left is not waited for")
 	flags.BoolVar(&o.Unreadable, "unreadable", false,
-		"undo what is known of records too damaged to be judged: only if their containers are known to be gone")
+		"undo what is known of records that are too damaged to be judged, or of a newer version: only if their containers are known to be gone")
+	flags.BoolVar(&o.Repair, "repair", false, "do what `braidd repair` does too")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON document a line")
 	flags.StringVar(&known, "known", "",
 		"a file, - for standard input, with a JSON list of what is known of records, as the daemon writes it")
@@ -81,12 +78,14 @@ func sweepTwice(
 	write func(*delegate.Finding) error,
 ) error {
 	var waiting []delegate.Known
-	var failed int
+	var failed, unrepaired int
 	var writing error
 	o.Found = func(f delegate.Finding) {
 		switch f.Action {
 		case delegate.Failed:
 			failed++
+		case delegate.Unrepaired:
+			unrepaired++
 		case delegate.Waits:
 			waiting = append(waiting, delegate.Known{RecordKey: f.RecordKey, StaleSeconds: o.Grace.Seconds()})
 		}
@@ -111,7 +110,19 @@ func sweepTwice(
 	if failed > 0 {
 		err = errors.Join(err, fmt.Errorf("records that could not be undone, and are kept for the next sweep: %d", failed))
 	}
+	if unrepaired > 0 {
+		err = errors.Join(err, fmt.Errorf("pods that lack something which could not be made again: %d", unrepaired))
+	}
 	return errors.Join(err, writing)
+}
+
+// sweepRequest is what the plugin is asked with, for a walk over the journal.
+func sweepRequest(config, confDir, cniDir string) (*cni.Request, error) {
+	entry, err := sweepEntry(config, confDir)
+	if err != nil && config == "" && cniDir != "" {
+		entry, err = json.Marshal(map[string]string{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "cniDir": cniDir})
+	}
+	return &cni.Request{Config: entry, Path: filepath.SplitList(os.Getenv("CNI_PATH"))}, err
 }
 
 func readKnown(stdin io.Reader, path string) (list []delegate.Known, err error) {

@@ -130,7 +130,7 @@ func theImplementation() implementation {
 			entry["daemonSocket"] = n.socket() // nobody listens without a daemon
 			entry["waitForStatus"] = true      // that the test can look at once
 			// Stores are in the node's folder, and there is no kubelet.
-			entry["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "deviceIDs": "any"}}
+			entry["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "files": []string{"*"}, "deviceIDs": "any"}}
 		},
 	}
 }

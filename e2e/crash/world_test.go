@@ -132,7 +132,7 @@ func (w *world) manifests() {
 func (w *world) config(more string) []byte {
 	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + w.bin + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
-		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + more + `}`))
+		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"], "keys": ["hostAccess"]}]` + more + `}`))
 }
 
 // start starts a program that runs as long as the world does. Its output is shown if the test fails.

@@ -1,12 +1,16 @@
-// Package atomicfile writes files that are either old or new, never torn, whatever moment the power goes.
+// Package atomicfile writes files that are either old or new, never torn, whatever moment the power goes, and reads them back.
+// Neither goes through a symbolic link at the name of a file: whoever can plant one must not choose what is read and written.
 package atomicfile
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // TmpPrefix begins the names of the temporary files of [Write], of which a process that is killed leaves one.
@@ -37,7 +41,7 @@ func WriteVia(temporary, path string, data []byte, perm os.FileMode) error {
 // Replace is WriteVia but for its last step: until [SyncDir], a loss of power may leave the old file, or none if there was
 // none.
 func Replace(temporary, path string, data []byte, perm os.FileMode) error {
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -92,4 +96,37 @@ func SyncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// ErrNotRegular is wrapped by the error of reading what is a link, a folder, a pipe or a device.
+var ErrNotRegular = errors.New("is no regular file")
+
+// ErrTooLarge is wrapped by the error of reading a file that exceeds its bound.
+var ErrTooLarge = errors.New("is too large")
+
+// Read returns the content of a regular file of limit bytes at most. It does not wait for the other end of a pipe.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, fmt.Errorf("%s %w", path, ErrNotRegular)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s %w", path, ErrNotRegular)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%s %w: %d bytes exceed the limit of %d", path, ErrTooLarge, info.Size(), limit)
+	}
+	b := make([]byte, info.Size())
+	n, err := io.ReadFull(f, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it has become shorter
+		err = nil
+	}
+	return b[:n], err
 }

@@ -108,3 +108,22 @@ func TestAddressee(t *testing.T) {
 		}
 	}
 }
+
+// FuzzConfig: whatever a tenant asks for, what goes to the keeper is what the keeper takes.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(`{"name": "lan", "ipam": {"ipv6": "stateful", "provide": [{"option": "host-name", "fromArg": "A"}], "request": [{"option": "42"}, {"skipDefault": true}]}}`), "A=b")
+	f.Add([]byte(`{"name": "lan", "ipam": {"daemonSocketPath": "/run/../x", "priority": -1, "provide": [{"option": "255"}, {"option": "61", "value": "\u0000"}]}}`), "")
+	f.Fuzz(func(t *testing.T, doc []byte, args string) {
+		c, err := parse(doc)
+		if err != nil {
+			return
+		}
+		spec, err := c.spec(&cni.Request{Attachment: cni.Attachment{ContainerID: "c", IfName: "net1", Netns: "/n", Args: args}})
+		if err != nil || c.Name == "" || len(c.Name) > 253 { // which the delegator and Main refuse
+			return
+		}
+		if err := spec.Validate(); err != nil && c.leased() {
+			t.Errorf("%s gives %+v: %v", doc, spec, err)
+		}
+	})
+}

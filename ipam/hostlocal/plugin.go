@@ -18,6 +18,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/ipam/hostlocal/store"
 )
@@ -176,6 +177,9 @@ func (p Plugin) Status(ctx context.Context, req *cni.Request) error {
 	c, err := p.parse(req)
 	if err != nil {
 		return err
+	}
+	if err := atomicfile.Writable(c.folder); err != nil {
+		return types.NewError(types.ErrPluginNotAvailable, "the folder of reservations: "+err.Error(), "")
 	}
 	s, err := p.open(ctx, c.folder, false)
 	if errors.Is(err, fs.ErrNotExist) {

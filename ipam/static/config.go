@@ -91,7 +91,20 @@ func (c *config) addresses(at cni.Attachment) (addrs []address, err error) {
 	return addrs, setGateways(addrs, split(at, "GATEWAY"))
 }
 
+// maxAddresses bounds the addresses of a configuration or a request: each is a call of the kernel.
+const maxAddresses = 256
+
+func tooMany(key string, n int) error {
+	if n > maxAddresses {
+		return invalid("%s has %d addresses: want %d at most", key, n, maxAddresses)
+	}
+	return nil
+}
+
 func (c *config) configured() (addrs []address, err error) {
+	if err := tooMany("ipam.addresses", len(c.IPAM.Addresses)); err != nil {
+		return nil, err
+	}
 	var errs []error
 	for i, j := range c.IPAM.Addresses {
 		a, err := parseAddress(j.Address)
@@ -112,6 +125,9 @@ func (c *config) configured() (addrs []address, err error) {
 // requested reads a list of addresses that were asked for, and gives them the gateways of configured ones in whose
 // subnet they are.
 func requested(key string, list []string, configured []address) (addrs []address, err error) {
+	if err := tooMany(key, len(list)); err != nil {
+		return nil, err
+	}
 	var errs []error
 	for i, s := range list {
 		a, err := parseAddress(strings.TrimSpace(s))

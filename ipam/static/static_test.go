@@ -100,6 +100,23 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	list := func(element string, n int) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(element+",", n), ",") + "]"
+	}
+	for key, doc := range map[string]func(n int) string{
+		"ipam.addresses":    func(n int) string { return config(`,"addresses":`+list(`{"address":"fd00::5/64"}`, n), "") },
+		"runtimeConfig.ips": func(n int) string { return config("", `,"runtimeConfig":{"ips":`+list(`"fd00::5/64"`, n)+`}`) },
+		"args.cni.ips":      func(n int) string { return config("", `,"args":{"cni":{"ips":`+list(`"fd00::5/64"`, n)+`}}`) },
+	} {
+		if _, err := (static.Plugin{}).Add(t.Context(), request(doc(256), "")); err != nil && strings.Contains(err.Error(), "at most") {
+			t.Errorf("%s at the limit: %v", key, err)
+		}
+		_, err := static.Plugin{}.Add(t.Context(), request(doc(257), ""))
+		wantInvalid(t, err, key+" has 257 addresses: want 256 at most")
+	}
+}
+
 func TestOldVersions(t *testing.T) {
 	const two = `{"cniVersion":%q,"name":"n","ipam":{"addresses":[{"address":"10.0.0.5/24"},{"address":"10.0.0.6/24"}]}}`
 	for version, ok := range map[string]bool{"": false, "0.2.0": false, "0.3.0": true, "1.0.0": true} {

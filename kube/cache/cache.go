@@ -38,6 +38,7 @@ import (
 	clientcache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
@@ -174,6 +175,10 @@ func strip(object any) (any, error) {
 	case *netv1.NetworkAttachmentDefinition:
 		o.TypeMeta = metav1.TypeMeta{}
 		o.ObjectMeta = stripMeta(&o.ObjectMeta, lookup.Annotations(o.Annotations))
+		if len(o.Spec.Config) > conf.MaxNetwork {
+			// It is refused by its length, so no more is kept than tells: a tenant can have many, as long as an object may be.
+			o.Spec.Config = strings.Clone(o.Spec.Config[:conf.MaxNetwork+1])
+		}
 	}
 	return object, nil
 }

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/kube"
 	"github.com/braid-cni/braid/kube/cache"
 	"github.com/braid-cni/braid/kube/kubetest"
@@ -85,6 +86,20 @@ func start(t *testing.T, s *kubetest.Server) *daemon {
 	}
 	s.ResetRequests()
 	return d
+}
+
+// TestHugeNetworks: of a configuration that is refused by its length, no more is kept than that it is.
+func TestHugeNetworks(t *testing.T) {
+	s := kubetest.New(t)
+	addNAD(s, "huge", strings.Repeat("x", 1<<20))
+	addNAD(s, "large", strings.Repeat("x", conf.MaxNetwork))
+	all := start(t, s).All()
+	if len(all) != 2 || len(all[0].Config) != conf.MaxNetwork+1 || len(all[1].Config) != conf.MaxNetwork {
+		t.Fatalf("found %d networks, of %d and %d bytes", len(all), len(all[0].Config), len(all[1].Config))
+	}
+	if _, err := conf.ParseNetwork([]byte(all[0].Config), "huge"); err == nil || !strings.Contains(err.Error(), "exceed the limit") {
+		t.Errorf("found %v", err)
+	}
 }
 
 // ask asks for the pod default/web.

@@ -41,6 +41,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+podsPath+"/{name}", s.get)
 	mux.HandleFunc("PATCH "+podsPath+"/{name}/status", s.patchStatus)
+	mux.HandleFunc("PUT "+podsPath+"/{name}/status", s.putStatus)
 	for _, path := range []string{podsPath, nadsPath} {
 		mux.HandleFunc("GET "+path, s.list)
 		mux.HandleFunc("GET "+strings.Replace(path, "/namespaces/{namespace}", "", 1), s.list)
@@ -77,6 +78,19 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 		objects = s.memory
 	}
 	doc, ok := objects[r.URL.Path]
+	s.mu.Unlock()
+	if !ok {
+		writeError(w, apierrors.NewNotFound(resourceOf(r), r.PathValue("name")))
+		return
+	}
+	writeObject(w, r, doc)
+}
+
+// putStatus is for Multus, which replaces the whole pod. What it writes, in an encoding that is not read here, is taken and
+// forgotten.
+func (s *Server) putStatus(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	doc, ok := s.objects[strings.TrimSuffix(r.URL.Path, "/status")]
 	s.mu.Unlock()
 	if !ok {
 		writeError(w, apierrors.NewNotFound(resourceOf(r), r.PathValue("name")))

@@ -104,10 +104,13 @@ func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	return func() { _ = unix.Close(fd) }, nil
 }
 
+// maxStatus is more than what a report has, in bytes.
+const maxStatus = 16 << 20
+
 // oldStatus returns the status that an earlier report left, if it can be read.
 func oldStatus(path string) json.RawMessage {
 	var old resolve.Report
-	if doc, err := os.ReadFile(path); err != nil || json.Unmarshal(doc, &old) != nil {
+	if doc, err := atomicfile.Read(path, maxStatus); err != nil || json.Unmarshal(doc, &old) != nil {
 		return nil
 	}
 	return old.Status

@@ -125,3 +125,19 @@ unknown field "spec.hostnetwork"`},
 		})
 	}
 }
+
+// FuzzRead: a file of manifests gives pods and networks that have names, or complaints that name the file.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n---\napiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: b}\n"))
+	f.Add([]byte("a: &a [x]\nb: [*a, *a]\n--- |\n{"))
+	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"kind":"Pod"}]}`))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if err := os.WriteFile(filepath.Join(dir, "f.yaml"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := manifests.Read(dir); err != nil && !strings.Contains(err.Error(), "f.yaml") {
+			t.Errorf("%q: %v", content, err)
+		}
+	})
+}

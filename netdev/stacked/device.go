@@ -82,6 +82,9 @@ func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName stri
 	if err != nil {
 		return err
 	}
+	if err := d.usable(lower); err != nil {
+		return err
+	}
 	if d.MTU > lower.Attrs().MTU {
 		return Invalid("mtu", "%d is more than the %d of the parent %s", d.MTU, lower.Attrs().MTU, lower.Attrs().Name)
 	}

@@ -82,8 +82,12 @@ func (d *Device) Check(ctx context.Context, req *cni.Request) error {
 	}
 	defer ns.Close()
 	errs := []error{ns.Check(req.IfName, prev, d.Options())}
-	if link, err := ns.Link(req.IfName); err == nil {
+	link, err := ns.Link(req.IfName)
+	switch {
+	case err == nil:
 		errs = append(errs, d.checkLink(ns, link, prev))
+	case errors.Is(err, netdev.ErrNotFound):
+		errs = append(errs, d.whyGone(ns, prev))
 	}
 	return errors.Join(append(errs, d.IPAM.Check(ctx, req))...)
 }
@@ -98,6 +102,19 @@ func (d *Device) checkLink(ns *netdev.Namespace, link netlink.Link, prev *types1
 		errs = append(errs, fmt.Errorf("interface %s has MTU %d, want %d", attrs.Name, attrs.MTU, d.MTU))
 	}
 	return errors.Join(errs...)
+}
+
+// whyGone says what an interface that is missing may have gone with.
+func (d *Device) whyGone(ns *netdev.Namespace, prev *types100.Result) error {
+	home, err := d.home(ns)
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if _, err := d.parent(home, prev); err != nil {
+		return fmt.Errorf("an interface is deleted with its parent, and that is missing: %w", err)
+	}
+	return nil
 }
 
 // saysMTU tells that the result has the MTU of the interface, which counts then: a later plugin may have changed it.
@@ -119,6 +136,9 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 	}
 	defer home.Close()
 	lower, err := home.Handle().LinkByIndex(attrs.ParentIndex)
+	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && d.isElsewhere(ns, home, attrs) {
+		return fmt.Errorf("the parent of %s is not on the node any more: it has been moved to another network namespace", attrs.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("look up the parent of %s: %w", attrs.Name, err)
 	}
@@ -130,7 +150,7 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 	}
 	want, err := d.parent(home, prev)
 	if err != nil {
-		return err
+		return fmt.Errorf("interface %s is stacked on %s: %w", attrs.Name, lower.Attrs().Name, err)
 	}
 	if want.Type() == d.Kind { // the kernel stacks on the parent of such a one
 		return nil
@@ -141,6 +161,24 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 	return nil
 }
 
+// isElsewhere tells whether the parent of an interface is in another namespace than it was looked for in, where another
+// interface has its index.
+func (d *Device) isElsewhere(ns, home *netdev.Namespace, attrs *netlink.LinkAttrs) bool {
+	if d.InContainer || attrs.NetNsID < 0 {
+		return false
+	}
+	id, err := ns.Handle().GetNetNsIdByFd(home.FD())
+	return err == nil && id >= 0 && id != attrs.NetNsID
+}
+
+// usable returns an error if nothing can pass a parent of the node.
+func (d *Device) usable(lower netlink.Link) error {
+	if d.InContainer || lower.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf("master: the parent interface %s is down", lower.Attrs().Name), "")
+}
+
 // GC forwards to the IPAM plugin.
 //
 // "Plugins MUST, additionally, forward any GC calls to delegated plugins they are configured to use."
@@ -148,7 +186,7 @@ func (d *Device) GC(ctx context.Context, req *cni.Request) error {
 	return d.IPAM.GC(ctx, req)
 }
 
-// Status fails if the parent does not exist, or the IPAM plugin is not ready.
+// Status fails if the parent does not exist or is down, or the IPAM plugin is not ready.
 func (d *Device) Status(ctx context.Context, req *cni.Request) error {
 	var errs []error
 	if !d.InContainer {
@@ -157,7 +195,10 @@ func (d *Device) Status(ctx context.Context, req *cni.Request) error {
 			return err
 		}
 		defer host.Close()
-		_, err = d.parent(host, nil)
+		lower, err := d.parent(host, nil)
+		if err == nil {
+			err = d.usable(lower)
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, d.IPAM.Status(ctx, req))...)

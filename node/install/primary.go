@@ -41,7 +41,7 @@ func readPrimary(path string) (*conf.Network, error) {
 	}
 	for _, p := range n.Plugins {
 		// A pod would get each of its networks twice, and a configuration that names the other's would never end.
-		if slices.Contains(conf.MetaPlugins, p.Type) {
+		if conf.IsMetaPlugin(p.Type) {
 			return nil, fmt.Errorf("%s: %w: %q attaches pods to networks itself", path, errNotPrimary, p.Type)
 		}
 	}

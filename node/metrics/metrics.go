@@ -41,6 +41,8 @@ type Metrics struct {
 	sweepUndone     prometheus.Counter
 	sweepFailed     prometheus.Counter
 	sweepSucceeded  prometheus.Gauge
+	podsRepaired    prometheus.Counter
+	podsUnrepaired  prometheus.Gauge
 	repairs         *prometheus.CounterVec
 }
 

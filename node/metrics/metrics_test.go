@@ -58,6 +58,7 @@ func scenario(t *testing.T) *Metrics {
 	m.DHCPLeaseChanged(false)
 	m.DHCPLeaseChanged(true)
 	m.Swept(2, 1, nil)
+	m.Repaired(3, 1)
 	m.ConfigurationRepaired(Shadowed)
 	m.Ready(func() bool { return true })
 	m.Spans(func() float64 { return 12 }, func() float64 { return 1 })

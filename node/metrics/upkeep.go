@@ -18,6 +18,8 @@ func (m *Metrics) makeUpkeep() {
 	m.sweepUndone = m.counter("braid_sweep_undone_total", "ADDs that were undone because their pod was gone.")
 	m.sweepFailed = m.counter("braid_sweep_failures_total", "ADDs that could not be undone, or not all of them, although their pod was gone.")
 	m.sweepSucceeded = m.newGauge("braid_sweep_last_success_timestamp_seconds", "When the last search without an error ended; 0 before the first.")
+	m.podsRepaired = m.counter("braid_pod_repairs_total", "ADDs of running pods of which something had been lost on the node, and was made again.")
+	m.podsUnrepaired = m.newGauge("braid_pods_unrepaired", "ADDs of running pods of which something is missing on the node that could not be made again, in the last search; with --repair.")
 	m.repairs = m.counters("braid_configuration_repairs_total", "Repairs of the node's CNI configuration.", "reason")
 	for _, out := range []string{success, failure} {
 		m.sweeps.WithLabelValues(out)
@@ -51,6 +53,12 @@ func (m *Metrics) Swept(undone, failed int, err error) {
 	if !bad {
 		m.sweepSucceeded.Set(float64(time.Now().UnixMilli()) / 1000)
 	}
+}
+
+// Repaired counts what a search has made again of what running pods had lost on the node, and says how many have more.
+func (m *Metrics) Repaired(repaired, unrepaired int) {
+	m.podsRepaired.Add(float64(max(repaired, 0)))
+	m.podsUnrepaired.Set(float64(unrepaired))
 }
 
 // ConfigurationRepaired counts a repair of the node's CNI configuration, because of [Missing], [Changed] or [Shadowed].

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 	}
 	r := &resolve.Report{Pod: pod}
 	for _, e := range events[:min(len(events), maxEvents)] {
-		e.Message = e.Message[:min(len(e.Message), maxMessage)]
+		e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "") // not half of a character
 		r.Events = append(r.Events, e)
 	}
 	q.kept.Add(1)

@@ -520,6 +520,15 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A long one is cut, and not within a character.
+func TestLongEvent(t *testing.T) {
+	w := newWorld(t)
+	q, _ := w.queue()
+	whole := strings.Repeat("a", 1023)
+	w.report(q, &resolve.Report{Pod: w.pod("web"), Events: []resolve.Event{{Type: "Normal", Reason: "Because", Message: whole + "éé"}}})
+	w.eventually("it is written", func() bool { return slices.Equal(w.messages(), []string{whole}) })
+}
+
 // A warning is not written again and again, whatever else is.
 func TestRepeatedWarnings(t *testing.T) {
 	w := newWorld(t)

@@ -36,7 +36,7 @@ const (
 
 // run sweeps in a child process, and returns what it found: with an error too, if it did not come to its end.
 func (c *Command) run(
-	ctx context.Context, grace time.Duration, known []delegate.Known, stderr io.Writer,
+	ctx context.Context, grace time.Duration, repair bool, known []delegate.Known, stderr io.Writer,
 ) ([]delegate.Finding, error) {
 	stdin, err := json.Marshal(known)
 	if err != nil {
@@ -44,6 +44,9 @@ func (c *Command) run(
 	}
 	out := &findings{}
 	args := append([]string{"sweep", "--json", "--known", "-", "--grace", grace.String()}, c.Args...)
+	if repair {
+		args = append(args, "--repair")
+	}
 	cmd := exec.CommandContext(ctx, c.Path, args...)
 	cmd.Dir, cmd.Env = "/", c.Env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, stderr
@@ -79,7 +82,7 @@ func onThread(f func() error) error {
 // findings decodes the lines that are written to it. It takes all, so that the child never waits for its reader.
 type findings struct {
 	list   []delegate.Finding
-	failed bool // some could not be undone
+	failed bool // some could not be undone or repaired
 	rest   []byte
 	err    error // the first
 }
@@ -107,7 +110,7 @@ func (f *findings) Write(b []byte) (int, error) {
 			return len(b), nil
 		}
 		f.list = append(f.list, found)
-		f.failed = f.failed || found.Action == delegate.Failed
+		f.failed = f.failed || found.Action == delegate.Failed || found.Action == delegate.Unrepaired
 		f.rest = f.rest[n:]
 	}
 }

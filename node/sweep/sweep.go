@@ -43,6 +43,7 @@ type Options struct {
 	Interval time.Duration // between the beginnings of sweeps; DefaultInterval if 0
 	Grace    time.Duration // how long a record must be stale before it is undone; DefaultGrace if 0
 	Deadline time.Duration // for one sweep; DefaultDeadline if 0
+	Repair   bool          // what running pods have lost on the node is made again
 	Pods     Pods          // nil if nobody knows: then a namespace that exists is always left alone
 	// Cached, if it is not nil, says that a pod is known to exist without a question to the API server; Pods is asked for
 	// the others only.
@@ -133,7 +134,7 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Deadline, late)
 	defer cancel()
 	stderr := &lines{log: s.o.Log}
-	findings, err := s.o.Command.run(ctx, s.o.Grace, s.known(ctx), stderr)
+	findings, err := s.o.Command.run(ctx, s.o.Grace, s.o.Repair, s.known(ctx), stderr)
 	if err != nil && ctx.Err() == nil && stderr.last != "" { // it has ended by itself, and said why
 		err = fmt.Errorf("%w: %s", err, stderr.last)
 	}
@@ -155,8 +156,9 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 }
 
 var (
-	verdicts = []string{delegate.Alive, delegate.Dead, delegate.PodGone, delegate.Unknown, delegate.Unreadable}
-	actions  = []string{delegate.Kept, delegate.Waits, delegate.Busy, delegate.Would, delegate.Undone, delegate.Failed}
+	verdicts = []string{delegate.Alive, delegate.Dead, delegate.PodGone, delegate.Unknown, delegate.Unreadable, delegate.Broken}
+	actions  = []string{delegate.Kept, delegate.Waits, delegate.Busy, delegate.Would, delegate.Undone, delegate.Failed,
+		delegate.Repaired, delegate.Unrepaired}
 )
 
 func count(keys []string) map[string]int {
@@ -236,7 +238,11 @@ func (s *Sweeper) report(f *delegate.Finding) {
 	switch f.Action {
 	case delegate.Undone:
 		log.Warn("undone: no DEL came for it")
-		s.event(f, fmt.Sprintf("Undid %s of container %s, for which no DEL came: %s", what, f.ContainerID, f.Reason))
+		s.event(f, staleAttachment, fmt.Sprintf("Undid %s of container %s, for which no DEL came: %s", what, f.ContainerID, f.Reason))
+		return
+	case delegate.Repaired:
+		log.Warn("repaired: a running pod had lost this on the node")
+		s.event(f, repairedAttachment, fmt.Sprintf("Made again what %s of container %s had lost on the node: %s", what, f.ContainerID, f.Reason))
 		return
 	case delegate.Failed:
 		log.Error("cannot be undone; tried again in the next sweep", "err", f.Error)
@@ -252,19 +258,26 @@ func (s *Sweeper) report(f *delegate.Finding) {
 	m.told = state
 	switch {
 	case f.Action == delegate.Failed:
-		s.event(f, fmt.Sprintf("Cannot undo %s of container %s, for which no DEL came (%s): %s", what, f.ContainerID, f.Reason, f.Error))
+		s.event(f, staleAttachment, fmt.Sprintf("Cannot undo %s of container %s, for which no DEL came (%s): %s", what, f.ContainerID, f.Reason, f.Error))
+	case f.Action == delegate.Unrepaired:
+		log.Error("cannot be repaired; tried again in the next sweep", "err", f.Error)
+		s.event(f, brokenAttachment, fmt.Sprintf("Cannot make again what %s of container %s has lost on the node: %s", what, f.ContainerID, f.Error))
 	case f.Verdict == delegate.Unreadable, f.Verdict == delegate.Unknown:
 		log.Warn("it cannot be told whether the container lives; left alone")
 	}
 }
 
-// Reason of the events of a sweep.
-const staleAttachment = "StaleAttachment"
+// Reasons of the events of a sweep.
+const (
+	staleAttachment    = "StaleAttachment"
+	repairedAttachment = "RepairedAttachment"
+	brokenAttachment   = "BrokenAttachment"
+)
 
 // maxMessage is what the API server takes of an event's message (1024 bytes).
 const maxMessage = 1000
 
-func (s *Sweeper) event(f *delegate.Finding, message string) {
+func (s *Sweeper) event(f *delegate.Finding, reason, message string) {
 	if s.o.Event == nil {
 		return
 	}
@@ -273,7 +286,7 @@ func (s *Sweeper) event(f *delegate.Finding, message string) {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 	}
 	pod := resolve.Pod{Namespace: namespace, Name: name, UID: f.PodUID}
-	s.o.Event(pod, resolve.Event{Type: "Warning", Reason: staleAttachment, Message: message})
+	s.o.Event(pod, resolve.Event{Type: "Warning", Reason: reason, Message: message})
 }
 
 // lines logs what the child writes to its standard error.

@@ -285,6 +285,33 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// TestRepairs: the child is told to repair. What it has repaired has an event, and what it cannot repair has one, once.
+func TestRepairs(t *testing.T) {
+	w := newWorld(t, func(o *sweep.Options) { o.Repair = true })
+	repaired := finding("a", 1, delegate.Broken, delegate.Repaired)
+	repaired.Reason = "network cluster: eth0: cluster0: no such interface"
+	broken := finding("b", 1, delegate.Broken, delegate.Unrepaired)
+	broken.Error = "network cluster: eth0: the port is missing"
+	for range 3 {
+		if _, err := w.sweep("1", repaired, broken); err != nil {
+			t.Error(err)
+		}
+		repaired.Verdict, repaired.Action = delegate.Alive, delegate.Kept
+	}
+	if diff := cmp.Diff([]string{
+		"blue/a u-a: Warning RepairedAttachment: Made again what cluster@eth0 blue/lan@net1 of container a had lost on the node: network cluster: eth0: cluster0: no such interface",
+		"blue/b u-b: Warning BrokenAttachment: Cannot make again what cluster@eth0 blue/lan@net1 of container b has lost on the node: network cluster: eth0: the port is missing",
+	}, w.events); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if args, err := os.ReadFile(filepath.Join(w.dir, "args")); err != nil || !strings.HasSuffix(string(args), " --repair") {
+		t.Errorf("the child has the arguments %q, %v", args, err)
+	}
+	if first := w.sums[0]; first.Actions[delegate.Repaired] != 1 || first.Actions[delegate.Unrepaired] != 1 || first.Verdicts[delegate.Broken] != 2 {
+		t.Errorf("summary %+v", first)
+	}
+}
+
 // TestBadOutput: what cannot be read ends a sweep, and what came before counts.
 func TestBadOutput(t *testing.T) {
 	for content, want := range map[string]string{

@@ -1,6 +1,7 @@
 package client4
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
@@ -163,7 +164,9 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		answers(m, ack())
+		if question := ack(); answers(m, question) && (m.TransactionID != question.TransactionID || !bytes.Equal(m.ClientHWAddr, question.ClientHWAddr)) {
+			t.Fatalf("an answer to somebody else: %s", m)
+		}
 		client := &Client{Spec: &lease.Spec{}}
 		complete(m, &lease.Lease{Address: netip.MustParsePrefix("192.0.2.5/24"), Server: []byte{192, 0, 2, 1}})
 		l, err := client.decode(m)
@@ -191,13 +194,20 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// Frames with lengths that lie.
+// Frames with lengths that lie: nothing is read that the frame does not have.
 func FuzzFrame(f *testing.F) {
 	f.Add([]byte{0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 255, 255, 255, 255, 0, 67, 0, 68, 0, 10, 0, 0, 1, 2})
 	f.Add([]byte{0x4f, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0})
-	f.Fuzz(func(_ *testing.T, frame []byte) {
+	f.Fuzz(func(t *testing.T, frame []byte) {
 		conn := nclient4.NewBroadcastUDPConn(&frames{list: [][]byte{frame}}, &net.UDPAddr{Port: clientPort})
-		_, _, _ = conn.ReadFrom(make([]byte, maxMessage))
+		got := make([]byte, maxMessage)
+		n, _, err := conn.ReadFrom(got)
+		if err == nil && n > max(0, len(frame)-20-8) { // less the headers of IP and UDP
+			t.Errorf("%d bytes of a frame of %d", n, len(frame))
+		}
+		if err == nil && !bytes.Contains(frame, got[:n]) {
+			t.Errorf("%x is not in %x", got[:n], frame)
+		}
 		var p arp.Packet
 		_ = p.UnmarshalBinary(frame)
 	})

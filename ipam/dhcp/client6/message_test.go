@@ -98,7 +98,10 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		answers(m, client.message(dhcpv6.MessageTypeSolicit, netip.Addr{}, nil))
+		question := client.message(dhcpv6.MessageTypeSolicit, netip.Addr{}, nil)
+		if answers(m, question) && (m.TransactionID != question.TransactionID || !m.Options.ClientID().Equal(question.Options.ClientID())) {
+			t.Fatalf("an answer to somebody else: %s", m)
+		}
 		l, err := decode(m, client.iaid())
 		if err != nil {
 			return

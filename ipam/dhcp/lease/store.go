@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,8 @@ import (
 // A Record is what is kept of an attachment.
 type Record struct {
 	Version   int       `json:"version"`
-	BootID    string    `json:"bootID"` // records of another boot are about nothing
+	BootID    string    `json:"bootID"`          // records of another boot are about nothing
+	Booted    time.Time `json:"booted,omitzero"` // when the node was, by the clock that the times of the leases are by
 	Spec      Spec      `json:"spec"`
 	Interface Interface `json:"interface"`
 	IPv4      *Binding  `json:"ipv4,omitempty"`
@@ -116,7 +118,9 @@ func (s *Store) Close() error { return s.lock.Close() }
 // Put writes a record, durably.
 func (s *Store) Put(r *Record) error {
 	r.Version, r.BootID = ProtocolVersion, s.bootID
-	doc, err := json.MarshalIndent(r, "", "  ")
+	onDisk := r.toWall(time.Now())
+	onDisk.Booted, _ = booted() // without, nobody sees whether the clock has been set
+	doc, err := json.MarshalIndent(onDisk, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -133,7 +137,7 @@ func (s *Store) Remove(k Key) error {
 }
 
 // All returns the records of this boot. It removes those of an earlier one, those that are damaged, and what a killed
-// process has left. The error tells what was damaged; the records are all the others.
+// process has left; not those of a newer version of Braid. The error tells what was damaged; the records are all the others.
 func (s *Store) All() (records []*Record, err error) {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -152,7 +156,9 @@ func (s *Store) All() (records []*Record, err error) {
 				records = append(records, r)
 				continue
 			}
-			errs = append(errs, os.Remove(path))
+			if !errors.Is(err, errNewer) {
+				errs = append(errs, os.Remove(path))
+			}
 		default:
 			if strings.HasPrefix(f.Name(), atomicfile.TmpPrefix) {
 				errs = append(errs, os.Remove(path))
@@ -174,7 +180,7 @@ func (s *Store) Get(k Key) (*Record, error) {
 // read returns nil without an error for a record of an earlier boot. Keys that a later version may have added do not
 // matter.
 func (s *Store) read(path string) (*Record, error) {
-	doc, err := os.ReadFile(path)
+	doc, err := atomicfile.Read(path, maxDocument)
 	if err != nil {
 		return nil, err
 	}
@@ -185,11 +191,20 @@ func (s *Store) read(path string) (*Record, error) {
 	if r.BootID != s.bootID {
 		return nil, nil
 	}
+	if r.Version > ProtocolVersion {
+		return nil, fmt.Errorf("%w: it has version %d, this one knows versions up to %d", errNewer, r.Version, ProtocolVersion)
+	}
 	if r.Version != ProtocolVersion || s.path(r.Spec.Key) != path || r.IPv4 == nil && r.IPv6 == nil {
 		return nil, fmt.Errorf("no record of version %d of the attachment %s", ProtocolVersion, r.Spec.Key)
 	}
-	return r, nil
+	now, err := booted()
+	if err != nil {
+		return nil, err
+	}
+	return r.fromWall(now), nil
 }
+
+var errNewer = errors.New("a newer version of Braid has written it")
 
 // path is a hash, because the parts of a key may be long and have any character between them.
 func (s *Store) path(k Key) string {

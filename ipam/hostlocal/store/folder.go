@@ -159,7 +159,11 @@ func (d folder) names() ([]string, error) {
 
 // lock takes the lock that the reference plugin takes. It ends when the file is closed.
 func (d folder) lock(ctx context.Context) (*os.File, error) {
-	fd, err := unix.Openat(d.fd, lockName, unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o750)
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(d.fd, lockName, flags|unix.O_CREAT, 0o750)
+	if errors.Is(err, unix.EISDIR) {
+		fd, err = unix.Openat(d.fd, lockName, flags, 0) // a folder can be locked as well; the reference cannot use it at all
+	}
 	if err != nil {
 		return nil, d.failed("open", lockName, err)
 	}

@@ -106,13 +106,17 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 
 func (s *Store) moveCursor(u *undo.Stack, p Pick) error {
 	_, old, exists := s.dir.cursor(p.Set)
+	err := s.dir.overwrite(cursorName(p.Set), p.Addr.String())
+	if errors.Is(err, unix.EISDIR) {
+		return nil // a folder of that name is in nobody's way: the cursor only says where to go on looking
+	}
 	u.Add("put the cursor back", func() error {
 		if !exists {
 			return s.dir.remove(cursorName(p.Set))
 		}
 		return s.dir.overwrite(cursorName(p.Set), old)
 	})
-	return s.dir.overwrite(cursorName(p.Set), p.Addr.String())
+	return err
 }
 
 // Release frees the addresses of an owner; if it has none, those that are reserved for its container without an
