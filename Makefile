@@ -80,7 +80,7 @@ test-crash: ## the binaries killed at every system call that changes something, 
 
 # Figures of earlier runs go first, so that the page has none of a tier that has failed.
 .PHONY: reliability
-reliability: ## all attacks on the promises, at length, and what they did into docs/reliability.md: two hours (root; needs gcc)
+reliability: ## all attacks on the promises, at length, and what they did into docs/reliability.md; takes long (root; needs gcc)
 	rm -rf bin/figures
 	export BRAID_CRASH=full BRAID_STORM=full BRAID_FIGURES=$(CURDIR)/bin/figures && \
 	  for tier in test-crash test-storm fuzz conformance race; do $(MAKE) --no-print-directory $$tier || exit 1; done

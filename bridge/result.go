@@ -28,15 +28,17 @@ func (a *attachment) describe() (err error) {
 		}
 		return err
 	}
-	if a.port, err = a.node.Link(a.port.Attrs().Name); err != nil {
+	port, err := a.node.Link(a.port.Attrs().Name)
+	if err != nil {
 		return err
 	}
+	a.port = port // not before: what undoes the ADD knows it
 	if a.inPod, err = a.pod.Link(a.req.IfName); err != nil {
 		return err
 	}
-	port := a.node.Interface(a.port)
-	port.Sandbox = ""
-	a.result.Interfaces = append(a.result.Interfaces, port, a.pod.Interface(a.inPod))
+	ofPort := a.node.Interface(a.port)
+	ofPort.Sandbox = ""
+	a.result.Interfaces = append(a.result.Interfaces, ofPort, a.pod.Interface(a.inPod))
 	a.inside = len(a.result.Interfaces) - 1
 	return nil
 }

@@ -48,6 +48,16 @@ func (l *link) binary() (binary cni.Exec, own bool) {
 	return binary, !ok
 }
 
+// didNotRun says that it is an error of a binary that was never executed.
+func (l *link) didNotRun(err error) bool {
+	if _, ok := l.plugin.(cni.Exec); !ok {
+		return false // its address plugin, perhaps
+	}
+	_, missing := errors.AsType[*cni.NotFoundError](err)
+	_, broken := errors.AsType[*cni.NotStartedError](err)
+	return missing || broken
+}
+
 // New finds the plugins of a network, and the address plugins of those that run in-process; nothing is run. The error
 // tells the first plugin whose binary does not exist in path. Chains for DEL are made all the same with [Lenient]: a missing binary is an error of that plugin's DEL only.
 func New(network *conf.Network, path []string, find cni.Lookup) (*Chain, error) {
@@ -104,7 +114,11 @@ func (c *Chain) Add(ctx context.Context, at cni.Attachment, capabilities map[str
 	for i := range c.links {
 		res, err := c.add(ctx, i, at, capabilities, prev)
 		if err != nil {
-			return nil, errors.Join(err, c.undo(ctx, i, at, capabilities, prev))
+			last := i
+			if c.links[i].didNotRun(err) { // and would not for DEL
+				last--
+			}
+			return nil, errors.Join(err, c.undo(ctx, last, at, capabilities, prev))
 		}
 		prev = res
 	}

@@ -121,6 +121,35 @@ func TestFailedAddUndoesTheFailingPluginToo(t *testing.T) {
 	wantCalls(t, &f.log, "one ADD net1", "two ADD net1", "two DEL net1", "one DEL net1")
 }
 
+// TestUndoLeavesOutWhatDidNotRun: a binary that cannot be executed has made nothing, and cannot be asked to undo it.
+func TestUndoLeavesOutWhatDidNotRun(t *testing.T) {
+	for name, mode := range map[string]os.FileMode{"not executable": 0o644, "empty": 0o755} {
+		t.Run(name, func(t *testing.T) {
+			var f fakes
+			find := func(pluginType string) cni.Plugin {
+				if pluginType == "two" {
+					return cni.Exec{Type: pluginType}
+				}
+				return f.find(pluginType)
+			}
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "two"), nil, mode); err != nil {
+				t.Fatal(err)
+			}
+			c, err := chain.New(network(t, three), []string{dir}, find)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.Add(context.Background(), at, nil)
+			var incomplete *chain.UndoError
+			if err == nil || errors.As(err, &incomplete) || !strings.Contains(err.Error(), "plugin two: ") {
+				t.Errorf("error = %v", err)
+			}
+			wantCalls(t, &f.log, "one ADD net1", "one DEL net1")
+		})
+	}
+}
+
 func TestIncompleteUndoIsToldAndGoesOn(t *testing.T) {
 	f := fakes{on: map[string]func(string) error{
 		"two": func(string) error { return errors.New("broken") },

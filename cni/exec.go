@@ -36,7 +36,7 @@ const (
 // name was free before.
 //
 // An error of the binary keeps its code, message and details in a [types.Error]; a binary that does not exist is a
-// [NotFoundError].
+// [NotFoundError], one that cannot be executed a [NotStartedError]: such an Add has left nothing.
 type Exec struct {
 	// Type names the binary: the "type" of a configuration. A name with a path separator is refused with code 7.
 	Type string
@@ -61,6 +61,12 @@ type NotFoundError struct {
 func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("plugin %q not found in CNI_PATH %q", e.Type, strings.Join(e.Path, string(filepath.ListSeparator)))
 }
+
+// A NotStartedError tells that there is a binary, and that the kernel does not execute it.
+type NotStartedError struct{ Err error }
+
+func (e *NotStartedError) Error() string { return e.Err.Error() }
+func (e *NotStartedError) Unwrap() error { return e.Err }
 
 // Unwrap returns the error as the protocol has it.
 func (e *NotFoundError) Unwrap() error {
@@ -201,6 +207,8 @@ func (e Exec) runFile(ctx context.Context, path, command string, req *Request) (
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("stopped during %s: %w", command, context.Cause(ctx))
+	case err != nil && cmd.Process == nil:
+		return nil, &NotStartedError{err}
 	case err == nil, errors.Is(err, exec.ErrWaitDelay): // exit code 0, though what it forked holds the pipes
 		return stdout.data, nil
 	default:
@@ -231,7 +239,7 @@ func environ(ctx context.Context, command string, req *Request) []string {
 func failure(err error, stdout, stderr []byte) error {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
-		return err // it did not start
+		return err
 	}
 	if e := lastError(stdout); e != nil && exit.Exited() {
 		return e

@@ -305,7 +305,7 @@ func (i *injector) outcome(p *pod, what string, r *tracer.Result) error {
 		err = answered(r.Stdout, r.Stderr, fmt.Errorf("status %#x", r.Status))
 	}
 	if text := err.Error(); strings.Contains(text, "status 0x") && r.Hit.Object != "/memfd:stdout (deleted)" || strings.Contains(text, "panic") {
-		i.Errorf("%s: no clear error: %v", what, err)
+		i.Errorf("%s: no clear error: %v\n%s", what, err, r.Stderr)
 	}
 	return err
 }

@@ -27,14 +27,15 @@ const (
 func main() {
 	folder := flag.String("figures", "bin/figures", "the folder in which the tests have noted what they did")
 	page := flag.String("page", "docs/reliability.md", "the page that has the markers")
+	of := flag.String("of", "make reliability", "what was run")
 	flag.Parse()
-	if err := run(*folder, *page); err != nil {
+	if err := run(*folder, *page, *of); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
 }
 
-func run(folder, page string) error {
+func run(folder, page, of string) error {
 	list, err := figures.Read(folder)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func run(folder, page string) error {
 	if err != nil {
 		return err
 	}
-	text, err := replace(string(old), where()+table(list))
+	text, err := replace(string(old), where(of)+table(list))
 	if err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
@@ -80,8 +81,8 @@ func replace(page, text string) (string, error) {
 	return before + begin + "\n" + text + "\n" + end + after, nil
 }
 
-// where tells what was tested, and on what.
-func where() string {
+// where tells what was run, of what, and on what.
+func where(of string) string {
 	version := "of unknown version"
 	if out, err := exec.Command("git", "describe", "--tags", "--always").Output(); err == nil {
 		version = string(bytes.TrimSpace(out))
@@ -91,6 +92,6 @@ func where() string {
 	if unix.Uname(&u) == nil {
 		kernel = unix.ByteSliceToString(u.Release[:])
 	}
-	return fmt.Sprintf("Braid %s on %s: Linux %s, %d CPUs, %s.\n\n",
-		version, time.Now().UTC().Format("2 January 2006"), kernel, runtime.NumCPU(), runtime.Version())
+	return fmt.Sprintf("`%s` of Braid %s, %s: Linux %s, %d CPUs, %s.\n\n",
+		of, version, time.Now().UTC().Format("2 January 2006"), kernel, runtime.NumCPU(), runtime.Version())
 }
