@@ -2,6 +2,7 @@ package lease
 
 import (
 	"bytes"
+	"errors"
 	"encoding/json"
 	"os"
 	"testing"
@@ -69,8 +70,8 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("alone %v, among all %v", r, records)
 		}
 		if r == nil {
-			if _, err := os.Lstat(s.path(key)); err == nil {
-				t.Fatalf("%s stays", content)
+			if _, left := os.Lstat(s.path(key)); (left == nil) != errors.Is(err, errNewer) {
+				t.Fatalf("%s: %v; stays: %v", content, err, left == nil)
 			}
 			return
 		}
