@@ -2,8 +2,8 @@ package lease
 
 import (
 	"bytes"
-	"errors"
 	"encoding/json"
+	"errors"
 	"os"
 	"testing"
 )
