@@ -37,6 +37,13 @@ func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *type
 			return err
 		}
 	}
+	detection := hasIPv6(addrs) && !opts.UniqueAddresses
+	var restore func() error
+	if detection {
+		if restore, err = ns.hastenDetection(ifName); err != nil {
+			return err
+		}
+	}
 	for _, addr := range addrs {
 		if err := ns.addAddress(link, addr); err != nil {
 			return err
@@ -55,10 +62,10 @@ func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *type
 			return err
 		}
 	}
-	if opts.UniqueAddresses || !hasIPv6(addrs) {
+	if !detection {
 		return nil
 	}
-	return ns.waitDAD(ctx, link, addrs)
+	return errors.Join(ns.waitDAD(ctx, link, addrs), restore())
 }
 
 // AddressesOf returns the addresses of a result that refer to an interface of the pod, and fails if an index points nowhere.

@@ -320,6 +320,9 @@ func TestDuplicateAddressDetection(t *testing.T) {
 			t.Error("Configure returned before the address could be used")
 		}
 	}
+	if got, err := p.sysctl("ipv6/neigh/net1/retrans_time_ms"); got != "1000" || err != nil {
+		t.Errorf("neighbours have %s ms to answer from now on, %v", got, err)
+	}
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("the runtime gave up")

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -39,6 +40,19 @@ func Parent(t testing.TB, ns *NS) *NIC {
 	})
 	if err := errors.Join(ns.handle.LinkSetUp(veth), nic.LAN.handle.LinkSetUp(nic.LAN.Link(t, nic.Port))); err != nil {
 		t.Fatalf("set the NIC %s up: %v", nic.Name, err)
+	}
+	// A card has been up for long when a pod comes. The kernel takes a moment to tell IPv6 of the carrier; whoever asks for
+	// duplicate addresses meanwhile gets no answer.
+	for _, end := range []struct {
+		ns   *NS
+		name string
+	}{{ns, nic.Name}, {nic.LAN, nic.Port}} {
+		for deadline := time.Now().Add(10 * time.Second); end.ns.Link(t, end.name).Attrs().OperState != netlink.OperUp; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s has no carrier", end.name)
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return nic
 }
