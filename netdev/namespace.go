@@ -64,7 +64,11 @@ func Open(path string) (*Namespace, error) {
 
 // Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
 // /proc/self is about, may be one that the Go runtime has put aside. Nobody may call it within [Namespace.Do].
-func Host() (*Namespace, error) { return share("/proc/thread-self/ns/net", (*Namespace).connect) }
+func Host() (*Namespace, error) { return share(threadNamespace, (*Namespace).connect) }
+
+// threadNamespace leads to that of the thread which looks. Threads that are elsewhere than the process are in a
+// [Namespace.Do], and belong to that alone.
+const threadNamespace = "/proc/thread-self/ns/net"
 
 // share returns the namespace that a path leads to: an open one, or else one that connect gives a socket.
 func share(path string, connect func(*Namespace) error) (*Namespace, error) {
@@ -191,6 +195,11 @@ func (ns *Namespace) request(r *nl.NetlinkRequest) error {
 
 // Do runs fn on a thread that is inside the namespace. It is for what netlink cannot do: sysctls and sockets.
 func (ns *Namespace) Do(fn func() error) error {
+	if ns.isAt(threadNamespace) { // the node's own
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		return fn()
+	}
 	done := make(chan error, 1)
 	// A goroutine of its own: if the way back fails, its thread ends with it and the caller is where it was.
 	go func() { done <- ns.enter(fn) }()

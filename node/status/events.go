@@ -28,7 +28,7 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 	if len(events) == 0 {
 		return
 	}
-	r := &resolve.Report{Pod: pod}
+	r := &unrecorded{Report: resolve.Report{Pod: pod}, since: time.Now()}
 	for _, e := range events[:min(len(events), maxEvents)] {
 		e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "") // not half of a character
 		r.Events = append(r.Events, e)
@@ -49,17 +49,28 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 	}
 }
 
-// writeEvents writes them as they come, each once. When ctx ends it writes what there is, until work ends.
+// unrecorded is a report of events that no record has.
+type unrecorded struct {
+	resolve.Report
+	since time.Time
+}
+
+// writeEvents writes them in the order in which they came, each once, and not before Delay has passed since. When ctx ends
+// it writes what there is, until work ends.
 func (q *Queue) writeEvents(ctx, work context.Context) {
 	for {
 		select {
 		case r := <-q.events:
-			q.writeEvent(work, r)
+			select {
+			case <-time.After(time.Until(r.since.Add(q.Delay))):
+			case <-ctx.Done():
+			}
+			q.writeEvent(work, &r.Report)
 		case <-ctx.Done():
 			for work.Err() == nil {
 				select {
 				case r := <-q.events:
-					q.writeEvent(work, r)
+					q.writeEvent(work, &r.Report)
 				default:
 					return
 				}

@@ -38,7 +38,7 @@ type Options struct {
 	Log     *slog.Logger // default slog.Default()
 
 	Workers   int           // how many pods are written at once; default 8
-	Delay     time.Duration // until what nobody waits for is written: the ADD has the CPU meanwhile; default 50 ms
+	Delay     time.Duration // until what nobody waits for is written: ADD or DEL have the CPU meanwhile; default 50 ms
 	TryTime   time.Duration // for one try to write; default 10 s
 	MinPause  time.Duration // between two tries for a pod at first; default 500 ms. It doubles with each try.
 	MaxPause  time.Duration // between two tries for a pod at most; default 1 min
@@ -61,7 +61,7 @@ type Try struct {
 type Queue struct {
 	Options
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
-	events  chan *resolve.Report
+	events  chan *unrecorded
 	kept    atomic.Int64 // reports without a record that are neither written nor given up
 	dropped atomic.Uint64
 	warned  warnings
@@ -98,7 +98,7 @@ func New(o Options) *Queue {
 	return &Queue{
 		Options: o,
 		pods:    workqueue.NewTypedRateLimitingQueue(pauses),
-		events:  make(chan *resolve.Report, o.MaxEvents),
+		events:  make(chan *unrecorded, o.MaxEvents),
 		waiting: make(map[podName][]*entry),
 	}
 }
