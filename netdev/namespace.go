@@ -158,6 +158,9 @@ func isNetns(fd int) error {
 func (ns *Namespace) Close() error {
 	opened.Lock()
 	defer opened.Unlock()
+	if ns.users == 0 {
+		return fs.ErrClosed // the number of its descriptor may be another file's by now
+	}
 	if ns.users--; ns.users > 0 {
 		return nil
 	}

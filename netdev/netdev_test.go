@@ -157,6 +157,12 @@ func TestOpenShares(t *testing.T) {
 	if _, err := p.Link("net1"); err != nil {
 		t.Errorf("closed by one of two, it is of no use to the other: %v", err)
 	}
+	alone, err := Open(nettest.NewNS(t).Path())
+	must(t, err)
+	must(t, alone.Close())
+	if err := alone.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed twice: %v", err)
+	}
 	again = open(t, p.Path())
 
 	// The path leads elsewhere from now on.
