@@ -19,39 +19,19 @@ import (
 	"github.com/braid-cni/braid/internal/refplugins"
 )
 
-// binEnv hands the folder with the built binaries down to the node, see [nettest.Main].
-const binEnv = "BRAID_E2E_BIN"
+func TestMain(m *testing.M) { os.Exit(nettest.MainWithBinaries(m, build)) }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if nettest.Inside() {
-		return nettest.Main(m)
-	}
-	bin, err := os.MkdirTemp("", "braid-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-o", bin+"/", "../cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
-	}
+func build(bin string) error {
+	err := nettest.GoBuild(bin, "../cmd/...")
 	for _, name := range []string{"bridge", "macvlan", "host-local", "static", "loopback"} {
-		if err := os.Symlink("braid", filepath.Join(bin, name)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+		if err == nil {
+			err = os.Symlink("braid", filepath.Join(bin, name))
 		}
 	}
-	os.Setenv(binEnv, bin)
-	return nettest.Main(m)
+	return err
 }
 
-// binaries returns the folder with the built binaries.
-func binaries() string { return os.Getenv(binEnv) }
+func binaries() string { return nettest.Binaries() }
 
 // A node is where pods come up: the surroundings of one test.
 type node struct {

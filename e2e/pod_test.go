@@ -234,7 +234,7 @@ func TestThirdPartyPlugins(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"braid", "braidd", "braid-resolve"} {
-		if err := os.Symlink(filepath.Join(os.Getenv(binEnv), name), filepath.Join(bin, name)); err != nil {
+		if err := os.Symlink(filepath.Join(binaries(), name), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -375,7 +375,7 @@ func TestDropIn(t *testing.T) {
 	n.left()
 	n.removeBridges()
 	for _, name := range []string{"braid", "bridge", "macvlan", "host-local", "static", "loopback"} {
-		cmd := exec.Command(filepath.Join(os.Getenv(binEnv), name))
+		cmd := exec.Command(filepath.Join(binaries(), name))
 		cmd.Env = []string{"CNI_COMMAND=VERSION"}
 		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), "supportedVersions") {
 			t.Errorf("VERSION of %s: %s, %v", name, out, err)

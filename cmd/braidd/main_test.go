@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/braid-cni/braid/kube/kubetest"
@@ -36,27 +35,7 @@ func TestResolveFromAPIServer(t *testing.T) {
 	defer child.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-
-	a, err := child.Resolve(ctx, &resolve.Query{Pod: resolve.Pod{Namespace: "default", Name: "web"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := string(s.Pod("default", "web").UID); a.Pod.UID != want || len(a.Networks) == 0 {
-		t.Errorf("found UID %q and networks %v, want %q and some", a.Pod.UID, a.Networks, want)
-	}
-	report := &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0"}}}
-	if err := child.Report(ctx, report); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff("[]", s.Status("default", "web")); diff != "" {
-		t.Errorf("status (-want +got):\n%s", diff)
-	}
-	if n := len(s.Events()); n != 1 {
-		t.Errorf("found %d events, want 1", n)
-	}
-	if n := s.Connections(); n != 1 {
-		t.Errorf("found %d connections, want one for the whole ADD", n)
-	}
+	a := s.WholeWay(ctx, t, child, "default", "web")
 
 	s.Stop()
 	ctx, cancel = context.WithTimeout(t.Context(), time.Second)

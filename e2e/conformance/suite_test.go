@@ -22,31 +22,13 @@ import (
 
 // What TestMain has built, for the process inside the node.
 const (
-	binEnv     = "BRAID_CONFORMANCE_BIN" // folder
-	kubeBinEnv = "BRAID_KUBEBIN"         // see hack/kubebin
-	implEnv    = "IMPL"                  // another implementation: the path of its entry binary, or the name of a peer
-	versionEnv = "IMPL_VERSION"          // for the report
-	reportEnv  = "CONFORMANCE_REPORT"    // 1: write the results and the report
+	kubeBinEnv = "BRAID_KUBEBIN"      // see hack/kubebin
+	implEnv    = "IMPL"               // another implementation: the path of its entry binary, or the name of a peer
+	versionEnv = "IMPL_VERSION"       // for the report
+	reportEnv  = "CONFORMANCE_REPORT" // 1: write the results and the report
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if nettest.Inside() {
-		return nettest.Main(m)
-	}
-	bin, err := os.MkdirTemp("", "braid-conformance-")
-	if err == nil {
-		defer os.RemoveAll(bin)
-		err = build(bin)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	os.Setenv(binEnv, bin)
-	return nettest.Main(m)
-}
+func TestMain(m *testing.M) { os.Exit(nettest.MainWithBinaries(m, build)) }
 
 // peers can be built here: name, nested module, package below that of the peer's module.
 var peers = map[string]struct{ dir, module, command string }{
@@ -124,7 +106,7 @@ func theImplementation() implementation {
 		}}
 	}
 	return implementation{
-		name: cmp.Or(path, "braid"), daemon: path == withDaemon, entry: filepath.Join(os.Getenv(binEnv), "braid"), own: true, plugins: true,
+		name: cmp.Or(path, "braid"), daemon: path == withDaemon, entry: filepath.Join(nettest.Binaries(), "braid"), own: true, plugins: true,
 		config: func(n *node, entry dict) {
 			entry["type"] = "braid"
 			entry["daemonSocket"] = n.socket() // nobody listens without a daemon
@@ -159,7 +141,7 @@ const apiAddress = "127.0.0.1:6443"
 // TestClauses asks every row.
 func TestClauses(t *testing.T) {
 	nettest.LeakCheck(t)
-	s := &suite{t: t, impl: theImplementation(), bin: os.Getenv(binEnv), verdicts: map[string]verdict{}}
+	s := &suite{t: t, impl: theImplementation(), bin: nettest.Binaries(), verdicts: map[string]verdict{}}
 	s.reference = s.referencePlugins()
 	t.Cleanup(s.report)
 	all := clauses()

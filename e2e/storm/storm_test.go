@@ -6,9 +6,7 @@
 package storm
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -29,29 +27,10 @@ func rounds(n int) int {
 // tier is what figures are noted under.
 const tier = "test-storm"
 
-// binEnv hands the folder with the built binaries down to the node, see [nettest.Main].
-const binEnv = "BRAID_STORM_BIN"
+func binary(name string) string { return filepath.Join(nettest.Binaries(), name) }
 
-func binary(name string) string { return filepath.Join(os.Getenv(binEnv), name) }
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if nettest.Inside() {
-		return nettest.Main(m)
-	}
-	bin, err := os.MkdirTemp("", "braid-storm-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/braid", "../../cmd/braidd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
-	}
-	os.Setenv(binEnv, bin)
-	return nettest.Main(m)
+func TestMain(m *testing.M) {
+	os.Exit(nettest.MainWithBinaries(m, func(bin string) error {
+		return nettest.GoBuild(bin, "../../cmd/braid", "../../cmd/braidd")
+	}))
 }
