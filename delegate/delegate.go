@@ -154,10 +154,9 @@ func (c *call) takeDown(ctx context.Context, r *journal.Record) (left []journal.
 	deleted := func() {}        // waits for that
 	for i := len(r.Attachments) - 1; i >= 0; i-- {
 		a := &r.Attachments[i]
-		switch first := c.deletedFirst(a); {
-		case !first:
+		if !c.deletedFirst(a) {
 			deleted()
-		case i < begun:
+		} else if i < begun {
 			for begun = i; begun > 0 && c.deletedFirst(&r.Attachments[begun-1]); begun-- {
 			}
 			deleted = c.deleteTogether(r, r.Attachments[begun:i+1])

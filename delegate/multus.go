@@ -102,10 +102,8 @@ func readLeftover(path string) (*leftover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: config: %w", path, err)
 	}
-	for _, p := range network.Plugins {
-		if slices.Contains([]string{"braid", "multus", "multus-shim"}, p.Type) {
-			return nil, nil
-		}
+	if slices.ContainsFunc(network.Plugins, func(p conf.Plugin) bool { return conf.IsMetaPlugin(p.Type) }) {
+		return nil, nil
 	}
 	l := &leftover{path: path, made: st.ModTime(), network: network, capabilities: file.CapabilityArgs}
 	l.at = cni.Attachment{ContainerID: file.ContainerID, Netns: file.Netns, IfName: file.IfName}

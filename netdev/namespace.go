@@ -1,7 +1,7 @@
 // Package netdev is netlink inside a pod's network namespace: it configures an interface after a CNI result, checks
 // that it still is what the result says, and removes it.
 //
-// A [Namespace] holds one netlink socket that was opened inside, so nearly everything happens without a thread having
+// A [Namespace] holds netlink sockets that were opened inside, so nearly everything happens without a thread having
 // to enter the namespace. Only sysctls need that ([Namespace.Do]). What the kernel takes time for (carrier, duplicate
 // address detection) is waited for by netlink notification, until the context ends; nothing sleeps for that.
 package netdev

@@ -43,8 +43,8 @@ type Options struct {
 	Node string
 	// Condition adds the condition [NetworksAttached] to the status of a pod when its network-status is written.
 	Condition bool
-	// Statuses and Events limit what is written, apart from each other, since there are several events to a status, and
-	// worth less. Nil is no limit.
+	// Statuses and Events limit what is written, apart from each other: an event is worth less, and no status waits for it.
+	// Nil is no limit.
 	Statuses, Events Limiter
 }
 

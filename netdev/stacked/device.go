@@ -98,7 +98,9 @@ func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName stri
 	attrs.Flags = net.FlagUp
 	err = home.Handle().LinkAdd(d.New(attrs))
 	if errors.Is(err, unix.EEXIST) {
-		err = errors.Join(err, ns.Free(ifName)) // says so if that is what exists
+		if taken := ns.Free(ifName); taken != nil {
+			return taken
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))
