@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ import (
 
 // planCommand prints what an ADD would do, and does nothing.
 func planCommand() *cobra.Command {
-	var config, ifName string
+	var config, manifests, ifName string
 	cmd := &cobra.Command{
 		Use:   "plan --config FILE NAMESPACE/POD",
 		Short: "print which networks a pod would be attached to, and how",
@@ -31,6 +32,14 @@ func planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if manifests != "" {
+				if manifests, err = filepath.Abs(manifests); err != nil {
+					return err
+				}
+				if b, err = conf.With(b, map[string]any{"manifests": manifests, "kubeconfig": nil}); err != nil {
+					return fmt.Errorf("read %s: %w", config, err)
+				}
+			}
 			plan, err := planOf(cmd.Context(), b, resolve.Pod{Namespace: namespace, Name: name}, ifName)
 			if err != nil {
 				return err
@@ -39,6 +48,7 @@ func planCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the plugin's configuration (required)")
+	cmd.Flags().StringVar(&manifests, "manifests", "", "a folder with the pod and the networks, in place of what the configuration names")
 	cmd.Flags().StringVar(&ifName, "interface", "eth0", "the interface that the runtime asks for")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag is defined above
