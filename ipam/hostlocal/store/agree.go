@@ -16,7 +16,7 @@ func (s *Store) openIndex() error {
 		return err
 	}
 	var old *index
-	if s.indexFile != nil {
+	if s.indexFile != none {
 		old, _ = readIndex(s.indexFile)
 	}
 	if old != nil && old.Folder == folder && old.Boot == hash(s.node.Boot) && old.Node == hash(s.node.ID) {

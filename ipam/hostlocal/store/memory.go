@@ -3,7 +3,6 @@ package store
 import (
 	"crypto/sha256"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +18,7 @@ func (s *Store) Remembered(pod string) (addrs []netip.Addr) {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer f.close()
 	key, no := podKey(pod)
 	p := readMemory(f, no)
 	for i := range p.records() {
@@ -37,7 +36,7 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.close()
 	key, no := podKey(pod)
 	old := readMemory(f, no)
 	var kept []record
@@ -59,15 +58,15 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	return err
 }
 
-func (s *Store) openMemory() (*os.File, error) {
+func (s *Store) openMemory() (handle, error) {
 	if s.privateErr != nil {
-		return nil, s.privateErr
+		return none, s.privateErr
 	}
 	return s.private.open(memoryName, unix.O_RDWR|unix.O_CREAT)
 }
 
 // readMemory returns a page, an empty one if it is not there or cannot be believed.
-func readMemory(f *os.File, no int) *page {
+func readMemory(f handle, no int) *page {
 	p := new(page)
 	if n, _ := f.ReadAt(p[:], int64(no)*pageSize); n < pageSize || !p.intact() || p.records() > perPage {
 		return new(page)
