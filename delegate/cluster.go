@@ -100,14 +100,14 @@ func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
 // has been answered yet.
 func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) error {
 	if report == nil || k.queues {
-		if err := k.journal.Put(record); err != nil {
+		if err := k.journal.Finish(record); err != nil {
 			return err
 		}
 		return k.report(ctx, report)
 	}
 	reported := make(chan error, 1)
 	go func() { reported <- k.report(ctx, report) }()
-	err := k.journal.Put(record)
+	err := k.journal.Finish(record)
 	return errors.Join(err, <-reported)
 }
 

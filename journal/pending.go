@@ -23,6 +23,5 @@ func (j *Journal) Reported(ctx context.Context, containerID, ifName string, pend
 	if err != nil || len(pending) == 0 || !bytes.Equal(r.Pending, pending) {
 		return err
 	}
-	r.Pending = nil
-	return j.Put(r)
+	return j.amend(r, amendment{Done: r.Done})
 }

@@ -1,0 +1,97 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+)
+
+// An amendment is a line behind a record: what has become of its ADD. To write one is to write the end of a file that is
+// there, where the record anew would be another file, on the disk before it takes the place of the one before.
+type amendment struct {
+	Done    bool               `json:"done,omitempty"`
+	Results []*types100.Result `json:"results,omitempty"` // of the attachments, in their order; none: as before
+	Pending json.RawMessage    `json:"pending,omitempty"` // instead of what was
+}
+
+// Finish adds to the record that Begin has written what became of the ADD: Done, Pending and the results; nothing else of
+// it is written. It lasts as long as what Put writes. The caller has the lock of the container.
+func (j *Journal) Finish(r *Record) error {
+	a := amendment{Done: r.Done, Pending: r.Pending}
+	for i := range r.Attachments {
+		a.Results = append(a.Results, r.Attachments[i].Result)
+	}
+	err := j.amend(r, a)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed it
+		return j.Put(r)
+	}
+	return err
+}
+
+func (j *Journal) amend(r *Record, a amendment) error {
+	line, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	// A line of its own, whatever is before it.
+	line = append(append([]byte{'\n'}, line...), '\n')
+	f, err := os.OpenFile(j.path(r.ContainerID, r.IfName), os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil {
+		err = bounded(r, info.Size()+int64(len(line)))
+	}
+	if err == nil {
+		_, err = f.Write(line)
+	}
+	return err
+}
+
+// bounded refuses a record that nobody would read.
+func bounded(r *Record, size int64) error {
+	if size > maxRecord {
+		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", r.ContainerID, size, maxRecord)
+	}
+	return nil
+}
+
+// take applies the amendments that follow a record. One that was not written to its end does not count: the plugin was
+// killed, or the power went, before anybody was told of it.
+func (r *Record) take(lines []byte) error {
+	if len(lines) > 0 && lines[0] != '\n' && lines[0] != 0 { // some file systems leave zeros of what was not written
+		return errors.New("something follows the record")
+	}
+	for line := range bytes.SplitSeq(lines, []byte{'\n'}) {
+		if !json.Valid(line) {
+			continue
+		}
+		var a amendment
+		var members map[string]json.RawMessage
+		if err := errors.Join(json.Unmarshal(line, &a), json.Unmarshal(line, &members)); err != nil {
+			return fmt.Errorf("amendment: %w", err)
+		}
+		if n := len(a.Results); n != 0 && n != len(r.Attachments) {
+			return fmt.Errorf("amendment: %d results of %d attachments", n, len(r.Attachments))
+		}
+		r.Done, r.Pending = a.Done, a.Pending
+		for i, res := range a.Results {
+			r.Attachments[i].Result = res
+		}
+		for key, value := range unknown("amendment", members) {
+			if r.Unknown == nil {
+				r.Unknown = make(Unknown)
+			}
+			r.Unknown[key] = value
+		}
+	}
+	return nil
+}
