@@ -58,8 +58,8 @@ func (s *Store) setCursor(set int, c cursor) error {
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	if err := h.set(c.content, int64(len(before.content))); err != nil {
+	defer h.Close()
+	if err := overwrite(h, c.content, int64(len(before.content))); err != nil {
 		return s.dir.failed("write", name, err)
 	}
 	s.cursors[set] = c

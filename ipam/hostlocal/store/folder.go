@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/internal/flock"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 const (
@@ -89,6 +91,21 @@ func (d folder) failed(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
+// open opens a file; it does not wait for the other end if it is a pipe.
+func (d folder) open(name string, flags int) (plainfile.File, error) {
+	f, err := plainfile.OpenAt(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	return f, d.failed("open", name, err)
+}
+
+// overwrite makes content the whole of a small file that has had a number of bytes. What is there already needs no more space on
+// the disk: the old content goes only when the new one is in place.
+func overwrite(f plainfile.File, content string, had int64) error {
+	if _, err := f.WriteAt([]byte(content), 0); err != nil || had <= int64(len(content)) {
+		return err
+	}
+	return f.Truncate(int64(len(content)))
+}
+
 // A file is what a reservation's file was found to be.
 type file struct {
 	content string
@@ -97,27 +114,26 @@ type file struct {
 	regular bool
 }
 
-// read returns a file. One that is no regular file, or a link, has no content. It uses system calls directly: it runs
-// for each of tens of thousands of files when an index is built.
+// read returns a file. One that is no regular file, or a link, has no content.
 func (d folder) read(name string) (f file, err error) {
-	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	h, err := d.open(name, unix.O_RDONLY)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
 		return file{}, nil
 	}
 	if err != nil {
-		return file{}, d.failed("open", name, err)
+		return file{}, err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer h.Close()
+	st, err := h.Stat()
+	if err != nil {
 		return file{}, d.failed("stat", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return file{}, nil
 	}
-	var b [maxContent]byte
-	n, err := unix.Read(fd, b[:])
-	if err != nil {
+	b := make([]byte, min(st.Size, maxContent))
+	n, err := h.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
 		return file{}, d.failed("read", name, err)
 	}
 	return file{string(b[:n]), st.Ino, st.Mtim.Nano(), true}, nil
@@ -144,19 +160,19 @@ func (d folder) names() ([]string, error) {
 }
 
 // lock takes the lock that the reference plugin takes. It ends when the file is closed.
-func (d folder) lock(ctx context.Context) (handle, error) {
+func (d folder) lock(ctx context.Context) (plainfile.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(d.fd, lockName, flags|unix.O_CREAT, 0o750)
 	if errors.Is(err, unix.EISDIR) {
 		fd, err = unix.Openat(d.fd, lockName, flags, 0) // a folder can be locked as well; the reference cannot use it at all
 	}
 	if err != nil {
-		return none, d.failed("open", lockName, err)
+		return plainfile.None, d.failed("open", lockName, err)
 	}
 	if err := flock.Lock(ctx, fd, unix.LOCK_EX); err != nil {
-		return none, d.failed("lock", lockName, err)
+		return plainfile.None, d.failed("lock", lockName, err)
 	}
-	return handle(fd), nil
+	return plainfile.File(fd), nil
 }
 
 // nameOf is the name of the file that reserves an address.

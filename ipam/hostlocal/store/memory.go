@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 const (
@@ -18,7 +20,7 @@ func (s *Store) Remembered(pod string) (addrs []netip.Addr) {
 	if err != nil {
 		return nil
 	}
-	defer f.close()
+	defer f.Close()
 	key, no := podKey(pod)
 	p := readMemory(f, no)
 	for i := range p.records() {
@@ -36,7 +38,7 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	defer f.close()
+	defer f.Close()
 	key, no := podKey(pod)
 	old := readMemory(f, no)
 	var kept []record
@@ -58,15 +60,15 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	return err
 }
 
-func (s *Store) openMemory() (handle, error) {
+func (s *Store) openMemory() (plainfile.File, error) {
 	if s.privateErr != nil {
-		return none, s.privateErr
+		return plainfile.None, s.privateErr
 	}
 	return s.private.open(memoryName, unix.O_RDWR|unix.O_CREAT)
 }
 
 // readMemory returns a page, an empty one if it is not there or cannot be believed.
-func readMemory(f handle, no int) *page {
+func readMemory(f plainfile.File, no int) *page {
 	p := new(page)
 	if n, _ := f.ReadAt(p[:], int64(no)*pageSize); n < pageSize || !p.intact() || p.records() > perPage {
 		return new(page)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/internal/undo"
 )
 
@@ -105,10 +106,10 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 	if err != nil {
 		return file{}, err
 	}
-	defer h.close()
+	defer h.Close()
 	var st unix.Stat_t
-	if err = h.set(o.content(), size); err == nil {
-		err = unix.Fstat(int(h), &st)
+	if err = overwrite(h, o.content(), size); err == nil {
+		st, err = h.Stat()
 	}
 	if err != nil {
 		return file{}, errors.Join(s.private.failed("write", pendingName, err), s.private.remove(pendingName))
@@ -118,19 +119,19 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 
 // blank opens the file that a reservation is written to, and tells its size: the one that was freed last, see
 // [Store.free]. To make one costs a file system more than all the rest.
-func (s *Store) blank() (h handle, size int64, err error) {
+func (s *Store) blank() (h plainfile.File, size int64, err error) {
 	h, err = s.private.open(pendingName, unix.O_WRONLY)
 	if err == nil {
 		// What a killed process left may be linked to an address by now: it is not to be written to.
 		var st unix.Stat_t
-		if err = unix.Fstat(int(h), &st); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
+		if st, err = h.Stat(); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
 			return h, st.Size, nil
 		}
-		h.close()
+		h.Close()
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		if err := s.private.remove(pendingName); err != nil {
-			return none, 0, err
+			return plainfile.None, 0, err
 		}
 	}
 	h, err = s.private.open(pendingName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
@@ -176,9 +177,9 @@ func (s *Store) free(name string) error {
 	if err != nil {
 		return s.dir.remove(name)
 	}
-	defer h.close()
-	var st unix.Stat_t
-	if unix.Fstat(int(h), &st) != nil || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxContent || s.privateErr != nil ||
+	defer h.Close()
+	st, err := h.Stat()
+	if err != nil || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxContent || s.privateErr != nil ||
 		unix.Renameat(s.dir.fd, name, s.private.fd, pendingName) != nil {
 		return s.dir.remove(name)
 	}

@@ -19,6 +19,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Node tells the node, and the time since it was last started, from others.
@@ -32,12 +34,12 @@ type Node struct {
 // A Store is the locked folder of a network's reservations. It is for one goroutine.
 type Store struct {
 	dir  folder
-	lock handle
+	lock plainfile.File
 	node Node
 
-	private    folder // of the index and the memory of pods
-	privateErr error  // why there is none
-	indexFile  handle // none if there is none
+	private    folder         // of the index and the memory of pods
+	privateErr error          // why there is none
+	indexFile  plainfile.File // None if there is none
 	index      *index
 	broken     bool           // the index, in memory
 	cursors    map[int]cursor // by range set, those that were read
@@ -50,7 +52,7 @@ type Store struct {
 // It deletes reservations that nobody can hold: those that were never written to their end, and those that are known
 // to be of an earlier boot of this node, which no container survives.
 func Open(ctx context.Context, path string, node Node, create bool) (s *Store, err error) {
-	s = &Store{node: node, private: folder{path: path, fd: -1}, indexFile: none, cursors: map[int]cursor{}}
+	s = &Store{node: node, private: folder{path: path, fd: -1}, indexFile: plainfile.None, cursors: map[int]cursor{}}
 	s.dir, err = openFolder(path)
 	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := makeFolder(path); err != nil {
@@ -90,19 +92,19 @@ func (s *Store) openPrivate() {
 // Close notes in the index what was changed and gives the lock back. That the index cannot be written is no error: it
 // is made anew by whoever opens the folder next.
 func (s *Store) Close() {
-	if s.changed && s.indexFile != none {
+	if s.changed && s.indexFile != plainfile.None {
 		_ = s.writeIndex()
 	}
 	s.unlock()
 }
 
 func (s *Store) unlock() {
-	s.indexFile.close()
+	_ = s.indexFile.Close()
 	if s.privateErr == nil {
 		s.private.close()
 	}
 	s.dir.close()
-	s.lock.close()
+	_ = s.lock.Close()
 }
 
 // ask runs a question to the index. An index that turns out to be corrupt is made anew first.
