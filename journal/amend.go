@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // An amendment is a line behind a record: what has become of its ADD. To write one is to write the end of a file that is
@@ -41,19 +42,22 @@ func (j *Journal) amend(r *Record, a amendment) error {
 	}
 	// A line of its own, whatever is before it.
 	line = append(append([]byte{'\n'}, line...), '\n')
-	f, err := os.OpenFile(j.path(r.ContainerID, r.IfName), os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	path := j.path(r.ContainerID, r.IfName)
+	f, err := plainfile.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	st, err := f.Stat()
 	if err == nil {
-		err = bounded(r, info.Size()+int64(len(line)))
+		err = bounded(r, st.Size+int64(len(line)))
 	}
 	if err == nil {
 		_, err = f.Write(line)
 	}
-	return err
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("add to %s: %w", path, err)
+	}
+	return nil
 }
 
 // bounded refuses a record that nobody would read.

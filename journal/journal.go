@@ -30,6 +30,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -247,7 +248,7 @@ func (j *Journal) Remove(containerID, ifName string) error {
 }
 
 func remove(path string) error {
-	err := os.Remove(path)
+	err := plainfile.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -3,8 +3,10 @@
 package plainfile
 
 import (
+	"errors"
 	"io"
 	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +37,39 @@ func OpenAt(folder int, name string, flags int, perm uint32) (f File, err error)
 		return err
 	})
 	return f, err
+}
+
+// ReadAll returns the content of a file of limit bytes at most, or as many of its first ones.
+func ReadAll(path string, limit int) ([]byte, error) {
+	f, err := Open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, limit)
+	n, err := io.ReadFull(f, b)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return b[:n], err
+}
+
+// Rename is rename(2). The error is an [os.LinkError].
+func Rename(from, to string) error {
+	if err := again(func() error { return unix.Rename(from, to) }); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// Remove is unlink(2): no folder is removed. The error is a [fs.PathError].
+func Remove(path string) error {
+	if err := again(func() error { return unix.Unlink(path) }); err != nil {
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
 }
 
 // again makes a system call until no signal gets in its way.
@@ -101,6 +136,11 @@ func (f File) WriteAt(b []byte, at int64) (written int, err error) {
 // Truncate sets the length.
 func (f File) Truncate(size int64) error {
 	return again(func() error { return unix.Ftruncate(int(f), size) })
+}
+
+// Chmod sets the permissions.
+func (f File) Chmod(perm fs.FileMode) error {
+	return again(func() error { return unix.Fchmod(int(f), uint32(perm.Perm())) })
 }
 
 // Sync waits until the disk has what the file has.

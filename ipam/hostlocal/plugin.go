@@ -19,6 +19,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/ipam/hostlocal/store"
 )
@@ -228,7 +229,7 @@ var thisNode = sync.OnceValue(func() store.Node { return nodeOf("", "") })
 
 func nodeOf(bootID, machineID string) store.Node {
 	read := func(path string) string {
-		b, _ := os.ReadFile(path)
+		b, _ := plainfile.ReadAll(path, 256)
 		return strings.TrimSpace(string(b))
 	}
 	host, _ := os.Hostname()
