@@ -57,7 +57,7 @@ func (d folder) stamp() (stamp, error) {
 	if err := unix.Fstat(d.fd, &st); err != nil {
 		return stamp{}, d.failed("stat", "", err)
 	}
-	return stamp{st.Dev, st.Ino, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+	return stamp{st.Dev, st.Ino, uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano())}, nil
 }
 
 // newStamp sets the modification time of the folder to one that no change of it will: that of a change is the present,

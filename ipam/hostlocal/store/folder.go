@@ -91,9 +91,14 @@ func (d folder) failed(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens a file; it does not wait for the other end if it is a pipe.
+// open opens a file; it does not wait for the other end if it is a pipe. Reading it leaves no trace in its times, which would
+// be written again with each ADD; only the owner of a file can have that.
 func (d folder) open(name string, flags int) (plainfile.File, error) {
-	f, err := plainfile.OpenAt(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := plainfile.OpenAt(d.fd, name, flags|unix.O_NOATIME, 0o600)
+	if errors.Is(err, unix.EPERM) {
+		f, err = plainfile.OpenAt(d.fd, name, flags, 0o600)
+	}
 	return f, d.failed("open", name, err)
 }
 
