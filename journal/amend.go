@@ -75,27 +75,51 @@ func (r *Record) take(lines []byte) error {
 		return errors.New("something follows the record")
 	}
 	for line := range bytes.SplitSeq(lines, []byte{'\n'}) {
-		if !json.Valid(line) {
+		if len(line) == 0 {
 			continue
 		}
-		var a amendment
 		var members map[string]json.RawMessage
-		if err := errors.Join(json.Unmarshal(line, &a), json.Unmarshal(line, &members)); err != nil {
+		err := json.Unmarshal(line, &members)
+		if _, torn := errors.AsType[*json.SyntaxError](err); torn {
+			continue
+		}
+		if err == nil {
+			err = r.takeMembers(members)
+		}
+		if err != nil {
 			return fmt.Errorf("amendment: %w", err)
 		}
-		if n := len(a.Results); n != 0 && n != len(r.Attachments) {
-			return fmt.Errorf("amendment: %d results of %d attachments", n, len(r.Attachments))
-		}
-		r.Done, r.Pending = a.Done, a.Pending
-		for i, res := range a.Results {
-			r.Attachments[i].Result = res
-		}
-		for key, value := range unknown("amendment", members) {
+	}
+	return nil
+}
+
+func (r *Record) takeMembers(members map[string]json.RawMessage) error {
+	var a amendment
+	for key, value := range members {
+		var err error
+		switch key {
+		case "done":
+			err = json.Unmarshal(value, &a.Done)
+		case "pending":
+			a.Pending = value
+		case "results":
+			err = json.Unmarshal(value, &a.Results)
+		default: // a later version has added it
 			if r.Unknown == nil {
 				r.Unknown = make(Unknown)
 			}
 			r.Unknown[key] = value
 		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if n := len(a.Results); n != 0 && n != len(r.Attachments) {
+		return fmt.Errorf("%d results of %d attachments", n, len(r.Attachments))
+	}
+	r.Done, r.Pending = a.Done, a.Pending
+	for i, res := range a.Results {
+		r.Attachments[i].Result = res
 	}
 	return nil
 }

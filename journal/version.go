@@ -84,7 +84,7 @@ func mustMarshal(v any) []byte {
 // of Braid replace each other on a node, the one must not lose what the other needs.
 type Unknown map[string]json.RawMessage
 
-var knownKeys = map[string]map[string]bool{"record": keysOf(Record{}), "attachment": keysOf(Attachment{}), "amendment": keysOf(amendment{})}
+var knownKeys = map[string]map[string]bool{"record": keysOf(Record{}), "attachment": keysOf(Attachment{})}
 
 func keysOf(v any) map[string]bool {
 	keys := make(map[string]bool)
