@@ -147,18 +147,18 @@ func validate(r *resolve.Record) error {
 
 // pending returns what a record has pending, also as it stands there; nil if there is nothing, or no record.
 func (q *Queue) pending(name resolve.Record) (*resolve.Report, json.RawMessage, error) {
-	record, err := q.Journal.Get(name.ContainerID, name.IfName)
+	pending, err := q.Journal.Pending(name.ContainerID, name.IfName)
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil, nil, nil
 	}
-	if err != nil || len(record.Pending) == 0 {
+	if err != nil || len(pending) == 0 {
 		return nil, nil, err
 	}
 	report := new(resolve.Report)
-	if err := json.Unmarshal(record.Pending, report); err != nil {
-		return nil, record.Pending, err
+	if err := json.Unmarshal(pending, report); err != nil {
+		return nil, pending, err
 	}
-	return report, record.Pending, nil
+	return report, pending, nil
 }
 
 // add queues what a record has pending, unless it is queued already; nil if the queue has ended.
