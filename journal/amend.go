@@ -28,28 +28,28 @@ func (j *Journal) Finish(r *Record) error {
 	for i := range r.Attachments {
 		a.Results = append(a.Results, r.Attachments[i].Result)
 	}
-	err := j.amend(r, a)
+	err := j.amend(r.ContainerID, r.IfName, a)
 	if errors.Is(err, fs.ErrNotExist) { // somebody has removed it
 		return j.Put(r)
 	}
 	return err
 }
 
-func (j *Journal) amend(r *Record, a amendment) error {
+func (j *Journal) amend(containerID, ifName string, a amendment) error {
 	line, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
 	// A line of its own, whatever is before it.
 	line = append(append([]byte{'\n'}, line...), '\n')
-	path := j.path(r.ContainerID, r.IfName)
+	path := j.path(containerID, ifName)
 	f, err := plainfile.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	st, err := f.Stat()
 	if err == nil {
-		err = bounded(r, st.Size+int64(len(line)))
+		err = bounded(containerID, st.Size+int64(len(line)))
 	}
 	if err == nil {
 		_, err = f.Write(line)
@@ -61,18 +61,18 @@ func (j *Journal) amend(r *Record, a amendment) error {
 }
 
 // bounded refuses a record that nobody would read.
-func bounded(r *Record, size int64) error {
+func bounded(containerID string, size int64) error {
 	if size > maxRecord {
-		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", r.ContainerID, size, maxRecord)
+		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", containerID, size, maxRecord)
 	}
 	return nil
 }
 
-// take applies the amendments that follow a record. One that was not written to its end does not count: the plugin was
-// killed, or the power went, before anybody was told of it.
-func (r *Record) take(lines []byte) error {
+// amendments returns the members of those that follow a record. One that was not written to its end does not count: the
+// plugin was killed, or the power went, before anybody was told of it.
+func amendments(lines []byte) (list []map[string]json.RawMessage, err error) {
 	if len(lines) > 0 && lines[0] != '\n' && lines[0] != 0 { // some file systems leave zeros of what was not written
-		return errors.New("something follows the record")
+		return nil, errors.New("something follows the record")
 	}
 	for line := range bytes.SplitSeq(lines, []byte{'\n'}) {
 		if len(line) == 0 {
@@ -83,17 +83,26 @@ func (r *Record) take(lines []byte) error {
 		if _, torn := errors.AsType[*json.SyntaxError](err); torn {
 			continue
 		}
-		if err == nil {
-			err = r.takeMembers(members)
-		}
 		if err != nil {
+			return nil, fmt.Errorf("amendment: %w", err)
+		}
+		list = append(list, members)
+	}
+	return list, nil
+}
+
+// amended applies the amendments that follow a record.
+func (r *Record) amended(lines []byte) error {
+	list, err := amendments(lines)
+	for _, members := range list {
+		if err := r.take(members); err != nil {
 			return fmt.Errorf("amendment: %w", err)
 		}
 	}
-	return nil
+	return err
 }
 
-func (r *Record) takeMembers(members map[string]json.RawMessage) error {
+func (r *Record) take(members map[string]json.RawMessage) error {
 	var a amendment
 	for key, value := range members {
 		var err error

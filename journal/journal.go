@@ -175,7 +175,7 @@ func (j *Journal) write(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if err := bounded(r, int64(len(b))); err != nil {
+	if err := bounded(r.ContainerID, int64(len(b))); err != nil {
 		return err
 	}
 	path := j.path(r.ContainerID, r.IfName)
@@ -197,7 +197,7 @@ func read(path string) (*Record, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
 	err = d.Decode(r)
-	record, amendments := b[:d.InputOffset()], b[d.InputOffset():]
+	record, lines := b[:d.InputOffset()], b[d.InputOffset():]
 	if err != nil || r.Version > version {
 		if newer := newer(path, record); newer != nil {
 			return nil, newer
@@ -207,7 +207,7 @@ func read(path string) (*Record, error) {
 		err = r.noteUnknown(record)
 	}
 	if err == nil {
-		err = r.take(amendments)
+		err = r.amended(lines)
 	}
 	if err == nil {
 		err = r.validate(path)
