@@ -249,11 +249,13 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
 	var actual *types100.Interface
-	link, err := ns.Link(a.IfName)
-	if err == nil {
-		actual = ns.Interface(link)
-	} else if !errors.Is(err, netdev.ErrNotFound) {
-		return true, err
+	if !ch.InProcess() || podInterface(res) < 0 { // own plugins tell what there is
+		link, err := ns.Link(a.IfName)
+		if err == nil {
+			actual = ns.Interface(link)
+		} else if !errors.Is(err, netdev.ErrNotFound) {
+			return true, err
+		}
 	}
 	a.Result, err = normalize(res, at, actual)
 	c.log.Debug("attached", "network", a.Name, "interface", a.IfName, "took", time.Since(start))

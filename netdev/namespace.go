@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"sync"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -32,7 +31,8 @@ type Namespace struct {
 	path   string
 	fd     netns.NsHandle
 	handle *netlink.Handle
-	socket *nl.SocketHandle // for requests that the handle has no function for
+	socket *socket
+	slow   *socket // for what the kernel takes a grace period of RCU for, so that nobody else waits
 	id     identity
 	users  int // that have opened it and not closed it, guarded by opened
 }
@@ -125,13 +125,13 @@ func (ns *Namespace) isAt(path string) bool {
 
 // connect opens netlink sockets in the namespace of the thread.
 func (ns *Namespace) connect() (err error) {
-	if ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if ns.socket, err = openSocket(); err != nil {
 		return err
 	}
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
-	if err == nil {
-		ns.socket = &nl.SocketHandle{Socket: socket}
+	if ns.slow, err = openSocket(); err != nil {
+		return err
 	}
+	ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	return err
 }
 
@@ -174,8 +174,10 @@ func (ns *Namespace) release() error {
 	if ns.handle != nil {
 		ns.handle.Close()
 	}
-	if ns.socket != nil {
-		ns.socket.Close()
+	for _, s := range []*socket{ns.socket, ns.slow} {
+		if s != nil {
+			s.close()
+		}
 	}
 	return ns.fd.Close()
 }
@@ -189,10 +191,12 @@ func (ns *Namespace) Handle() *netlink.Handle { return ns.handle }
 // FD returns the descriptor of the namespace, for netlink.NsFd. It is valid until Close.
 func (ns *Namespace) FD() int { return int(ns.fd) }
 
-// request has the kernel do what a request says, inside the namespace.
+// request has the kernel do what takes it a grace period of RCU.
 func (ns *Namespace) request(r *nl.NetlinkRequest) error {
-	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: ns.socket}
-	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	answers, err := ns.slow.ask([]request{{message: r}})
+	if err == nil {
+		err = answers[0].err
+	}
 	return err
 }
 
@@ -227,92 +231,6 @@ func (ns *Namespace) enter(fn func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
-}
-
-// Link returns an interface of the namespace by name. The error wraps ErrNotFound if there is none.
-func (ns *Namespace) Link(name string) (netlink.Link, error) {
-	link, err := ns.handle.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil, fmt.Errorf("look up interface %s in %s: %w", name, ns.path, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up interface %s in %s: %w", name, ns.path, err)
-	}
-	return link, nil
-}
-
-// Interface returns what a result says of an interface of the namespace.
-func (ns *Namespace) Interface(link netlink.Link) *types100.Interface {
-	attrs := link.Attrs()
-	return &types100.Interface{Name: attrs.Name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}
-}
-
-// SetUp sets an interface up, unless it was when it was looked up.
-func (ns *Namespace) SetUp(link netlink.Link) error {
-	attrs := link.Attrs()
-	if attrs.RawFlags&unix.IFF_UP != 0 {
-		return nil
-	}
-	if err := ns.handle.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", attrs.Name, err)
-	}
-	attrs.RawFlags |= unix.IFF_UP
-	return nil
-}
-
-// SetLink changes several attributes of an interface (IFLA_*) by one request.
-func (ns *Namespace) SetLink(link netlink.Link, attributes ...*nl.RtAttr) error {
-	r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(link.Attrs().Index)
-	r.AddData(msg)
-	for _, a := range attributes {
-		r.AddData(a)
-	}
-	return ns.request(r)
-}
-
-// Names returns the names of all interfaces.
-func (ns *Namespace) Names() ([]string, error) {
-	links, err := Dump(ns.handle.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links of %s: %w", ns.path, err)
-	}
-	names := make([]string, len(links))
-	for i, link := range links {
-		names[i] = link.Attrs().Name
-	}
-	return names, nil
-}
-
-// Free returns an error if the name is taken in the namespace.
-//
-// "If an interface of the requested name already exists in the container, the CNI plugin MUST return with an error."
-func (ns *Namespace) Free(name string) error {
-	switch _, err := ns.Link(name); {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	return fmt.Errorf("interface %s exists already in %s", name, ns.path)
-}
-
-// DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.
-func (ns *Namespace) DeleteLink(name string) error {
-	link, err := ns.Link(name)
-	if err == nil {
-		err = ns.handle.LinkDel(link)
-		if errors.Is(err, unix.ENODEV) {
-			err = nil // somebody else was faster
-		}
-		if err != nil {
-			err = fmt.Errorf("delete interface %s in %s: %w", name, ns.path, err)
-		}
-	} else if errors.Is(err, ErrNotFound) {
-		err = nil
-	}
-	return errors.Join(err, ns.deleteOrphanedRules())
 }
 
 // Dump calls a netlink list function again if the kernel says that its answer may be incomplete, because links,
