@@ -59,6 +59,11 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, fmt.Errorf("open CNI_NETNS: %w", err)
 	}
 	defer ns.Close()
+	node, err := netdev.Host() // so that the plugins share it too
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace of the node: %w", err)
+	}
+	defer node.Close()
 
 	cluster, err := c.connect()
 	if err != nil {

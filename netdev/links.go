@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link returns an interface of the namespace by name. The error wraps ErrNotFound if there is none.
+// Link returns an interface of the namespace by name: its names and alias, addresses, state, flags, what it is connected to and
+// what is particular to its kind. The error wraps ErrNotFound if there is none.
 func (ns *Namespace) Link(name string) (link netlink.Link, err error) {
 	b := ns.Batch()
 	b.Link(name, &link)
@@ -85,8 +86,8 @@ func (ns *Namespace) Links() ([]netlink.Link, error) {
 	return links, nil
 }
 
-// decodeLink leaves out what is most of a message and of no interest here. The library decodes statistics by reflection,
-// which takes it longer than all the rest.
+// decodeLink reads of an interface what plugins look at. Most of a message is something else, which the library would decode
+// as well, statistics by reflection; that takes it longer than all the rest.
 func decodeLink(message []byte) (netlink.Link, error) {
 	if len(message) < unix.SizeofIfInfomsg {
 		return nil, unix.EBADMSG
@@ -98,8 +99,8 @@ func decodeLink(message []byte) (netlink.Link, error) {
 			return nil, unix.EBADMSG
 		}
 		switch nl.NativeEndian().Uint16(rest[2:]) &^ unix.NLA_F_NESTED {
-		case unix.IFLA_STATS, unix.IFLA_STATS64, unix.IFLA_AF_SPEC, unix.IFLA_MAP:
-		default:
+		case unix.IFLA_IFNAME, unix.IFLA_PROP_LIST, unix.IFLA_IFALIAS, unix.IFLA_ADDRESS, unix.IFLA_MTU, unix.IFLA_OPERSTATE,
+			unix.IFLA_LINK, unix.IFLA_LINK_NETNSID, unix.IFLA_MASTER, unix.IFLA_GROUP, unix.IFLA_LINKINFO:
 			kept = append(kept, rest[:size]...)
 		}
 		rest = rest[size:]

@@ -32,7 +32,6 @@ type Namespace struct {
 	fd     netns.NsHandle
 	handle *netlink.Handle
 	socket *socket
-	slow   *socket // for what the kernel takes a grace period of RCU for, so that nobody else waits
 	id     identity
 	users  int // that have opened it and not closed it, guarded by opened
 }
@@ -128,9 +127,6 @@ func (ns *Namespace) connect() (err error) {
 	if ns.socket, err = openSocket(); err != nil {
 		return err
 	}
-	if ns.slow, err = openSocket(); err != nil {
-		return err
-	}
 	ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	return err
 }
@@ -174,10 +170,8 @@ func (ns *Namespace) release() error {
 	if ns.handle != nil {
 		ns.handle.Close()
 	}
-	for _, s := range []*socket{ns.socket, ns.slow} {
-		if s != nil {
-			s.close()
-		}
+	if ns.socket != nil {
+		ns.socket.close()
 	}
 	return ns.fd.Close()
 }
@@ -191,9 +185,15 @@ func (ns *Namespace) Handle() *netlink.Handle { return ns.handle }
 // FD returns the descriptor of the namespace, for netlink.NsFd. It is valid until Close.
 func (ns *Namespace) FD() int { return int(ns.fd) }
 
-// request has the kernel do what takes it a grace period of RCU.
+// request has the kernel do what takes it a grace period of RCU: on a socket of its own, so that nobody else waits.
 func (ns *Namespace) request(r *nl.NetlinkRequest) error {
-	answers, err := ns.slow.ask([]request{{message: r}})
+	var slow *socket
+	err := ns.Do(func() (err error) { slow, err = openSocket(); return err })
+	if err != nil {
+		return fmt.Errorf("open a netlink socket in %s: %w", ns.path, err)
+	}
+	defer slow.close()
+	answers, err := slow.ask([]request{{message: r}})
 	if err == nil {
 		err = answers[0].err
 	}
