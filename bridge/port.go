@@ -181,9 +181,9 @@ func deleteLink(node *netdev.Namespace, link netlink.Link) error {
 
 // deleteStalePorts deletes the ports whose owner is stale.
 func deleteStalePorts(node *netdev.Namespace, stale func(owner string) bool) error {
-	links, err := netdev.Dump(node.Handle().LinkList)
+	links, err := node.Links()
 	if err != nil {
-		return fmt.Errorf("list the ports of the node: %w", err)
+		return err
 	}
 	var errs []error
 	for _, link := range links {

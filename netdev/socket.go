@@ -11,8 +11,8 @@ import (
 // A socket speaks rtnetlink in the namespace that it was opened in. It blocks, and is known to no poller: when a request has
 // been sent the kernel has done it and has answered.
 //
-// It is for what an ADD does. [netlink.Handle] does the same for all the rest; but to look up one interface that costs four
-// times what the kernel needs, with a zeroed buffer of 64 KiB for every answer.
+// A [netlink.Handle] takes more time than the kernel to look up an interface: it zeroes a buffer of 64 KiB for each answer,
+// asks for the number of its own socket, sets deadlines, and goes by the poller.
 type socket struct {
 	mu     sync.Mutex
 	fd     int
