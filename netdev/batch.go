@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -9,7 +10,7 @@ import (
 )
 
 // A Batch is requests that the kernel gets in one datagram, which is how an ADD speaks to it. It does them in order, and goes
-// on after one that fails.
+// on after one that fails. Very many take several datagrams, of which the one with a failure is the last.
 type Batch struct {
 	ns       *Namespace
 	requests []request
@@ -38,13 +39,25 @@ func (b *Batch) add(kind, flags int, judge func([][]byte, error) error, data ...
 // fail makes Send return an error, and send nothing: one of the requests cannot be written.
 func (b *Batch) fail(err error) { b.err = errors.Join(b.err, err) }
 
-// Send has the kernel do the requests, and returns the error of the first that has failed.
+// maxRequests is how many go into a datagram: as many errors are less than a socket has room for. A configuration can have
+// routes without end.
+const maxRequests = 32
+
+// Send has the kernel do the requests, and returns the error of the first that has failed. It is called once.
 func (b *Batch) Send() error {
-	if b.err != nil || len(b.requests) == 0 {
+	if b.err != nil {
 		return b.err
 	}
-	requests := b.requests
-	answers, err := b.ns.socket.ask(requests)
+	for requests := range slices.Chunk(b.requests, maxRequests) {
+		if err := b.ns.send(requests); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ns *Namespace) send(requests []request) error {
+	answers, err := ns.socket.ask(requests)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,43 @@ func TestBatchGoesOn(t *testing.T) {
 	}
 }
 
+// TestBatchOfVeryMany: a result can have more routes than answers fit into the socket.
+func TestBatchOfVeryMany(t *testing.T) {
+	p := newPod(t)
+	routes := func(gw string) (routes []*types.Route) {
+		for i := range 3000 {
+			routes = append(routes, route(t, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256), gw))
+		}
+		return routes
+	}
+	res := result(t, []string{"192.0.2.2/24"}, routes("203.0.113.1")...)
+	err := p.Configure(t.Context(), p.link(t, "net1"), res, Options{})
+	if !errors.Is(err, unix.ENETUNREACH) || !strings.Contains(err.Error(), "add route 10.0.0.0/24 via 203.0.113.1") {
+		t.Errorf("found %v, want the error of the first route", err)
+	}
+	res.Routes = routes("192.0.2.1")
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{}))
+	if have := p.show(t); len(have) != 3000 {
+		t.Errorf("found %d routes", len(have))
+	}
+}
+
+// TestLostAnswer: nobody waits for what does not come.
+func TestLostAnswer(t *testing.T) {
+	p := newPod(t)
+	must(t, unix.SetsockoptInt(p.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0)) // the least there can be
+	index := p.link(t, "net1").Attrs().Index
+	b := p.Batch()
+	var into netlink.Link
+	for range maxRequests {
+		b.LinkAt(index, &into)
+	}
+	if err := b.Send(); !errors.Is(err, errLost) && !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("found %v", err)
+	}
+	p.link(t, "net1")
+}
+
 // TestBatchOfAnImpossibleRequest sends nothing.
 func TestBatchOfAnImpossibleRequest(t *testing.T) {
 	p := newPod(t)

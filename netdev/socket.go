@@ -2,14 +2,15 @@ package netdev
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// A socket speaks rtnetlink in the namespace that it was opened in. It blocks, and is known to no poller: when a request has
-// been sent the kernel has done it and has answered.
+// A socket speaks rtnetlink in the namespace that it was opened in. It waits in the send, and is known to no poller: when a
+// request has been sent the kernel has done it and has answered.
 //
 // A [netlink.Handle] takes more time than the kernel to look up an interface: it zeroes a buffer of 64 KiB for each answer,
 // asks for the number of its own socket, sets deadlines, and goes by the poller.
@@ -22,6 +23,9 @@ type socket struct {
 
 // maxAnswer is more than the kernel says of a link with all the names that it can have, and than it puts into one part of a list.
 const maxAnswer = 128 << 10
+
+// errLost is that there was no room for an answer: it is not late.
+var errLost = errors.New("it was lost")
 
 // openSocket opens one in the namespace of the thread.
 func openSocket() (*socket, error) {
@@ -56,7 +60,7 @@ func (s *socket) ask(requests []request) (answers []answer, err error) {
 	for i, r := range requests {
 		s.seq++
 		r.message.Seq = s.seq
-		if r.message.Flags&unix.NLM_F_ACK != 0 && i < len(requests)-1 {
+		if i < len(requests)-1 {
 			r.message.Flags &^= unix.NLM_F_ACK
 		}
 		datagram = append(datagram, r.message.Serialize()...)
@@ -67,22 +71,31 @@ func (s *socket) ask(requests []request) (answers []answer, err error) {
 	answers = make([]answer, len(requests))
 	for last := &answers[len(answers)-1]; !last.ended; {
 		part, err := s.receive()
-		if err != nil {
-			return nil, fmt.Errorf("receive the answer to a netlink request: %w", err)
+		if err == nil {
+			err = assign(part, answers, first)
 		}
-		for len(part) >= unix.SizeofNlMsghdr {
-			size := int(binary.NativeEndian.Uint32(part))
-			if size < unix.SizeofNlMsghdr || size > len(part) {
-				return nil, fmt.Errorf("receive the answer to a netlink request: %w", unix.EBADMSG)
-			}
-			// Another number is of a request whose answer was given up.
-			if n := binary.NativeEndian.Uint32(part[8:]) - first; n < uint32(len(answers)) {
-				answers[n].take(part[:size])
-			}
-			part = part[min(len(part), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+		if err != nil {
+			s.drain()
+			return nil, fmt.Errorf("receive the answer to a netlink request: %w", err)
 		}
 	}
 	return answers, nil
+}
+
+// assign gives messages to the answers that they are part of, of which the first has a number. Others are part of an answer
+// that was given up.
+func assign(part []byte, answers []answer, first uint32) error {
+	for len(part) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(part))
+		if size < unix.SizeofNlMsghdr || size > len(part) {
+			return unix.EBADMSG
+		}
+		if n := binary.NativeEndian.Uint32(part[8:]) - first; n < uint32(len(answers)) {
+			answers[n].take(part[:size])
+		}
+		part = part[min(len(part), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+	}
+	return nil
 }
 
 // take adds a message to the answer. One that is no part of a list ends it.
@@ -105,15 +118,24 @@ func (a *answer) take(message []byte) {
 	}
 }
 
+// drain makes room for the answers to the next request.
+func (s *socket) drain() {
+	for err := error(nil); err == nil || err == unix.ENOBUFS; {
+		_, err = s.receive()
+	}
+}
+
 // receive returns what one call receives. It is valid until the next.
 func (s *socket) receive() ([]byte, error) {
 	if s.buffer == nil {
 		s.buffer = make([]byte, maxAnswer) // a page of it that is not needed is not touched
 	}
 	for {
-		n, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 		switch sender, _ := from.(*unix.SockaddrNetlink); {
 		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return nil, errLost
 		case err != nil:
 			return nil, err
 		case n > len(s.buffer):
