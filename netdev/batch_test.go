@@ -121,12 +121,11 @@ func TestLinkWithManyNames(t *testing.T) {
 	p := newPod(t)
 	name := func(i int) string { return fmt.Sprintf("%s%03d", strings.Repeat("n", 124), i) }
 	for i := range 150 {
-		r := nl.NewNetlinkRequest(unix.RTM_NEWLINKPROP, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_APPEND)
-		r.AddData(aboutLink(p.link(t, "net1").Attrs().Index))
 		list := nl.NewRtAttr(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, nil)
 		list.AddRtAttr(unix.IFLA_ALT_IFNAME, nl.ZeroTerminated(name(i)))
-		r.AddData(list)
-		must(t, p.request(r))
+		_, err := p.one(unix.RTM_NEWLINKPROP, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_APPEND,
+			aboutLink(p.link(t, "net1").Attrs().Index), list)
+		must(t, err)
 	}
 	link := p.link(t, name(149))
 	if a := link.Attrs(); a.Name != "net1" || len(a.AltNames) != 150 {

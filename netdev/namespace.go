@@ -34,7 +34,8 @@ type Namespace struct {
 	handle *netlink.Handle
 	socket *socket
 	id     identity
-	users  int // that have opened it and not closed it, guarded by opened
+	own    bool // it is the process's, in which all threads are but those of a Do
+	users  int  // that have opened it and not closed it, guarded by opened
 }
 
 // An identity is that of a namespace, whatever paths lead to it.
@@ -56,15 +57,18 @@ func Open(path string) (*Namespace, error) {
 	if path == "" {
 		return nil, fmt.Errorf("open the network namespace: no path is given: %w", ErrGone)
 	}
-	return share(path, func(ns *Namespace) error {
-		// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
-		return ns.Do(ns.connect)
-	})
+	// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
+	return share(path, func(ns *Namespace) error { return ns.Do(ns.connect) })
 }
 
 // Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
 // /proc/self is about, may be one that the Go runtime has put aside. Nobody may call it within [Namespace.Do].
-func Host() (*Namespace, error) { return share(threadNamespace, (*Namespace).connect) }
+func Host() (*Namespace, error) {
+	return share(threadNamespace, func(ns *Namespace) error {
+		ns.own = true
+		return ns.connect()
+	})
+}
 
 // threadNamespace leads to that of the thread which looks. Threads that are elsewhere than the process are in a
 // [Namespace.Do], and belong to that alone.
@@ -74,7 +78,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 func share(path string, connect func(*Namespace) error) (*Namespace, error) {
 	opened.Lock()
 	defer opened.Unlock()
-	if ns, ok := opened.byPath[path]; ok && ns.isAt(path) {
+	if ns, ok := opened.byPath[path]; ok && (ns.own || ns.isAt(path)) {
 		ns.users++
 		return ns, nil
 	}
@@ -203,9 +207,7 @@ func (ns *Namespace) request(r *nl.NetlinkRequest) error {
 
 // Do runs fn on a thread that is inside the namespace. It is for what netlink cannot do: sysctls and sockets.
 func (ns *Namespace) Do(fn func() error) error {
-	if ns.isAt(threadNamespace) { // the node's own
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	if ns.own {
 		return fn()
 	}
 	done := make(chan error, 1)
