@@ -123,12 +123,18 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	if a.adopted {
 		return a.adopt()
 	}
-	made, err := a.createPort()
-	if err != nil {
+	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error {
+		_, err := deletePort(a.node, a.owner)
+		return err
+	})
+	if err := a.createPort(); err != nil {
 		return err
 	}
-	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error { return deleteNamed(a.node, made) })
-	return a.enlistPort(made)
+	if err := a.enlistPort(); err != nil {
+		return err
+	}
+	a.inPod, err = a.pod.Link(a.req.IfName)
+	return err
 }
 
 // adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.

@@ -30,39 +30,42 @@ func hostName(owner string, n int) string {
 	return "veth" + hex.EncodeToString(sum[:])[:11] // 15 characters, the most there can be
 }
 
-// createPort makes the pair, and returns the name of the port. The pod's end is in the pod from the start, under its final name.
-func (a *attachment) createPort() (name string, err error) {
+// createPort makes the pair. The pod's end is in the pod from the start, under its final name.
+func (a *attachment) createPort() error {
 	for n := range names {
 		// With one queue, or else the kernel makes one per CPU and then waits until it can take them away again.
 		veth := &netdev.NewLink{
 			Kind: "veth", Name: hostName(a.owner.String(), n), Up: true, MTU: a.MTU, TxQueues: 1, RxQueues: 1,
 			Peer: &netdev.NewLink{Name: a.req.IfName, In: a.pod, MTU: a.MTU, MAC: a.mac, TxQueues: 1, RxQueues: 1},
 		}
-		err := a.node.NewLink(veth)
+		err := a.makePair(veth)
 		if errors.Is(err, unix.EEXIST) {
 			// A killed ADD for the same name in another namespace.
 			if found, delErr := deletePort(a.node, a.owner); delErr != nil {
-				return "", delErr
+				return delErr
 			} else if found {
-				err = a.node.NewLink(veth)
+				err = a.makePair(veth)
 			}
 		}
 		if err == nil {
-			return veth.Name, nil
+			return nil
 		}
 		if free := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || free != nil {
-			return "", errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
+			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
 		}
 	}
-	return "", fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
+	return fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
 }
 
-// enlistPort marks the port that it has made, makes it one of the bridge, and sees what has become of all three.
-func (a *attachment) enlistPort(name string) (err error) {
-	if a.inPod, err = a.pod.Link(a.req.IfName); err != nil {
-		return err
-	}
-	port := a.inPod.Attrs().ParentIndex // the other end
+func (a *attachment) makePair(veth *netdev.NewLink) error {
+	b := a.node.Batch()
+	b.NewLink(veth)
+	b.Link(veth.Name, &a.port) // and not by the other end, where others may be at work
+	return b.Send()
+}
+
+// enlistPort marks the port that it has made, and makes it one of the bridge.
+func (a *attachment) enlistPort() error {
 	attributes := []*nl.RtAttr{
 		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
 		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))),
@@ -70,20 +73,19 @@ func (a *attachment) enlistPort(name string) (err error) {
 	// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
 	noAddress := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	noAddress.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
-	err = a.enlist(port, append(attributes, noAddress)...)
+	err := a.enlist(append(attributes, noAddress)...)
 	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
-		err = a.enlist(port, attributes...)
+		err = a.enlist(attributes...)
 	}
-	return connected(a.bridge, name, err)
+	return connected(a.bridge, a.port, err)
 }
 
 // enlist looks the bridge up once more: its first port may have changed MTU and MAC address of one that somebody else has
 // made.
-func (a *attachment) enlist(port int, attributes ...*nl.RtAttr) error {
+func (a *attachment) enlist(attributes ...*nl.RtAttr) error {
 	var br netlink.Link
 	b := a.node.Batch()
-	b.SetLink(port, attributes...)
-	b.LinkAt(port, &a.port)
+	b.SetLink(a.port.Attrs().Index, attributes...)
 	b.LinkAt(a.bridge.Index, &br)
 	if err := b.Send(); err != nil {
 		return err
@@ -96,15 +98,15 @@ func (a *attachment) enlist(port int, attributes ...*nl.RtAttr) error {
 
 // connectPort makes a link a port of the bridge.
 func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
-	return connected(br, port.Attrs().Name, a.node.Handle().LinkSetMaster(port, br))
+	return connected(br, port, a.node.Handle().LinkSetMaster(port, br))
 }
 
-func connected(br *netlink.Bridge, port string, err error) error {
+func connected(br *netlink.Bridge, port netlink.Link, err error) error {
 	if errors.Is(err, unix.EXFULL) {
 		err = fmt.Errorf("the bridge has 1023 ports, which is the most: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("connect %s to bridge %s: %w", port, br.Name, err)
+		return fmt.Errorf("connect %s to bridge %s: %w", port.Attrs().Name, br.Name, err)
 	}
 	return nil
 }
@@ -159,17 +161,6 @@ func deletePort(node *netdev.Namespace, o nft.Owner) (found bool, err error) {
 		return false, err
 	}
 	return true, deleteLink(node, port)
-}
-
-func deleteNamed(node *netdev.Namespace, name string) error {
-	link, err := node.Link(name)
-	if errors.Is(err, netdev.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return deleteLink(node, link)
 }
 
 func deleteLink(node *netdev.Namespace, link netlink.Link) error {

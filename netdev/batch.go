@@ -72,6 +72,9 @@ func (ns *Namespace) send(requests []request) error {
 	return nil
 }
 
+// plainError leaves it to the sender what an error means.
+func plainError(_ [][]byte, err error) error { return err }
+
 // one sends a single request, and returns the answer.
 func (ns *Namespace) one(kind, flags int, data ...nl.NetlinkRequestData) (messages [][]byte, err error) {
 	b := ns.Batch()

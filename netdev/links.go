@@ -166,7 +166,7 @@ func (b *Batch) SetLink(index int, attributes ...*nl.RtAttr) {
 	for _, a := range attributes {
 		data = append(data, a)
 	}
-	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, func(_ [][]byte, err error) error { return err }, data...)
+	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, plainError, data...)
 }
 
 // DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.

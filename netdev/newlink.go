@@ -21,10 +21,17 @@ type NewLink struct {
 	Data       []*nl.RtAttr // what only its kind has
 }
 
-// NewLink makes an interface where it is to be, and with all that is said of it. The error is the kernel's.
-//
-// It looks nothing up: in its namespace the interface can be asked for its index, and for that of its peer or parent.
+// NewLink makes an interface. The error is the kernel's.
 func (ns *Namespace) NewLink(l *NewLink) error {
+	b := ns.Batch()
+	b.NewLink(l)
+	return b.Send()
+}
+
+// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's. What it has
+// become can be looked up by the next request. (The kernel could say so by itself since 6.2, NLM_F_ECHO, but it says it on a
+// socket in the namespace where the interface is, and of one end of a pair.)
+func (b *Batch) NewLink(l *NewLink) {
 	data := []nl.NetlinkRequestData{l.header()}
 	for _, a := range l.attributes() {
 		data = append(data, a)
@@ -42,8 +49,7 @@ func (ns *Namespace) NewLink(l *NewLink) error {
 			peer.AddChild(a)
 		}
 	}
-	_, err := ns.one(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, append(data, info)...)
-	return err
+	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, plainError, append(data, info)...)
 }
 
 func (l *NewLink) header() *nl.IfInfomsg {
