@@ -39,6 +39,12 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	}
 	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
 	defer cancel()
+	cluster, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer cluster.Close()
+	answer := cluster.ask(ctx)
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)
 	if err != nil {
 		return nil, tryAgain(err)
@@ -64,13 +70,11 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, fmt.Errorf("open the network namespace of the node: %w", err)
 	}
 	defer node.Close()
-
-	cluster, err := c.connect()
+	taken, err := ns.Names()
 	if err != nil {
 		return nil, err
 	}
-	defer cluster.Close()
-	pod, err := cluster.resolve(ctx)
+	pod, err := answer()
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +83,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 			cluster.reportFailure(ctx, err)
 		}
 	}()
-	plan, chains, err := c.plan(ns, pod)
+	plan, chains, err := c.plan(pod, taken)
 	if err != nil {
 		return nil, err
 	}
@@ -154,11 +158,7 @@ func (c *call) undoEarlier(ctx context.Context) error {
 }
 
 // plan says what will be made, and finds every plugin of it, before anything is changed.
-func (c *call) plan(ns *netdev.Namespace, pod *resolve.Answer) ([]Planned, []*chain.Chain, error) {
-	taken, err := ns.Names()
-	if err != nil {
-		return nil, nil, err
-	}
+func (c *call) plan(pod *resolve.Answer, taken []string) ([]Planned, []*chain.Chain, error) {
 	plan, err := NewPlan(c.conf, pod, c.req.IfName, taken)
 	if err != nil {
 		return nil, nil, err
