@@ -205,15 +205,12 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 				return nil, c.takeBack(ctx, record, err)
 			}
 		}
-		batch, ctx := errgroup.WithContext(ctx)
-		for i := begun; i < begun+n; i++ {
-			batch.Go(func() (err error) {
-				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
-				return err
-			})
-		}
+		err := atOnce(ctx, begun, n, func(ctx context.Context, i int) (err error) {
+			exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
+			return err
+		})
 		begun += n
-		if err := errors.Join(batch.Wait(), durable()); err != nil {
+		if err := errors.Join(err, durable()); err != nil {
 			// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
 			var made []journal.Attachment
 			for i, a := range record.Attachments {
@@ -226,6 +223,19 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		}
 	}
 	return record, nil
+}
+
+// atOnce does n things, which are numbered from first on, at the same time. When one of them fails, the context of the
+// others ends.
+func atOnce(ctx context.Context, first, n int, do func(ctx context.Context, i int) error) error {
+	if n == 1 {
+		return do(ctx, first) // on this stack, which is large already
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range n {
+		group.Go(func() error { return do(ctx, first+i) })
+	}
+	return group.Wait()
 }
 
 // attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns. A panic of a
