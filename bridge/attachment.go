@@ -247,7 +247,11 @@ func (a *attachment) configure(ctx context.Context) error {
 }
 
 func (a *attachment) options() netdev.Options {
-	return netdev.Options{UniqueAddresses: !a.DAD || a.Probe.Enabled(), SourceRouting: a.SourceRouting}
+	detection := a.Detection
+	if a.Probe.Enabled() { // it has nothing left to find
+		detection = netdev.Skipped
+	}
+	return netdev.Options{Detection: detection, SourceRouting: a.SourceRouting}
 }
 
 // masquerade lets the pod reach what has no route to it.

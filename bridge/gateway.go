@@ -178,7 +178,7 @@ func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stac
 		if err := a.node.SetSysctls(netdev.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "0"}); err != nil {
 			return err
 		}
-		if !a.DAD {
+		if a.Detection == netdev.Skipped {
 			addr.Flags = unix.IFA_F_NODAD
 		}
 	}

@@ -62,7 +62,7 @@ func (ns *Namespace) checkAddresses(link netlink.Link, ips []*types100.IPConfig)
 		return err
 	}
 	var errs []error
-	for _, want := range netlinkAddrs(ips, Options{}) {
+	for _, want := range netlinkAddrs(ips) {
 		switch a := find(have, want); {
 		case a == nil:
 			errs = append(errs, fmt.Errorf("interface %s lacks address %s", link.Attrs().Name, want.IPNet))

@@ -16,38 +16,45 @@ import (
 
 // Options say how an interface is configured beyond what a result holds. CHECK needs the same as ADD.
 type Options struct {
-	// UniqueAddresses says that nobody else can have the addresses, so that IPv6 duplicate address detection, which
-	// takes a second or two, is skipped.
-	UniqueAddresses bool
+	// Detection of duplicates among IPv6 addresses.
+	Detection Detection
 
 	// SourceRouting makes replies leave by the interface that the request came in on, see sourcerouting.go.
 	SourceRouting bool
 }
 
 // Configure sets an interface up, gives it those addresses of the result that refer to it, and all routes of the result, and
-// announces the addresses. What is there already is left as it is. It returns when the addresses can be used: it waits for
-// duplicate address detection, at most 5 seconds, and fails if another host has an address.
+// announces the addresses. What is there already is left as it is. It returns when the addresses can be used: where duplicate
+// address detection is awaited it takes at most 5 seconds, and an address that another host has is an error.
 func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *types100.Result, opts Options) error {
 	ifName := link.Attrs().Name
 	ips, err := AddressesOf(ifName, res)
 	if err != nil {
 		return err
 	}
-	addrs := netlinkAddrs(ips, opts)
+	addrs, detection := netlinkAddrs(ips), Skipped
 	if hasIPv6(addrs) {
+		detection = opts.Detection
 		if err := ns.enableIPv6(ifName); err != nil {
 			return err
 		}
 	}
-	detection := hasIPv6(addrs) && !opts.UniqueAddresses
+	if detection == Optimistic {
+		if ok, err := ns.allowOptimistic(ifName); err != nil {
+			return err
+		} else if !ok {
+			detection = Awaited
+		}
+	}
 	restore := func() error { return nil }
-	if detection {
+	if detection == Awaited {
 		if restore, err = ns.hastenDetection(ifName); err != nil {
 			return err
 		}
 	}
 	b := ns.Batch()
 	for _, addr := range addrs {
+		addr.Flags = detection.flags(addr.IP)
 		b.addAddress(link, addr)
 	}
 	b.setUp(link)
@@ -66,7 +73,10 @@ func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *type
 			return err
 		}
 	}
-	if detection {
+	switch detection {
+	case Optimistic:
+		return nil // "MUST NOT set the Override flag" (RFC 4429, section 3.3), which is what an announcement is for
+	case Awaited:
 		if err := errors.Join(ns.waitDAD(ctx, link, addrs), restore()); err != nil {
 			return err
 		}
@@ -91,13 +101,9 @@ func AddressesOf(ifName string, res *types100.Result) (ips []*types100.IPConfig,
 	return ips, nil
 }
 
-func netlinkAddrs(ips []*types100.IPConfig, opts Options) (addrs []*netlink.Addr) {
+func netlinkAddrs(ips []*types100.IPConfig) (addrs []*netlink.Addr) {
 	for _, ip := range ips {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: ip.Address.IP, Mask: ip.Address.Mask}}
-		if opts.UniqueAddresses && family(addr.IP) == netlink.FAMILY_V6 {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		addrs = append(addrs, addr)
+		addrs = append(addrs, &netlink.Addr{IPNet: &net.IPNet{IP: ip.Address.IP, Mask: ip.Address.Mask}})
 	}
 	return addrs
 }
