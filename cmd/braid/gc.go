@@ -1,8 +1,3 @@
-// A limit of processor time for a whole container is not looked for, in five files of /proc and /sys: it says nothing
-// about a call of ten milliseconds.
-//
-//go:debug containermaxprocs=0
-
 package main
 
 import "runtime/debug"
