@@ -71,6 +71,9 @@ func MarshalResult(res *types100.Result, cniVersion string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert result to CNI version %q: %w", cniVersion, err)
 	}
+	if current, ok := to.(*types100.Result); ok {
+		return json.Marshal(Document(current))
+	}
 	return json.Marshal(to)
 }
 

@@ -49,6 +49,27 @@ func TestResultRoundTrip(t *testing.T) {
 	}
 }
 
+// A document says what the library's JSON says.
+func TestDocument(t *testing.T) {
+	noDNS, empty := wholeResult(), &types100.Result{DNS: types.DNS{Nameservers: []string{}}}
+	noDNS.DNS = types.DNS{}
+	for _, res := range []*types100.Result{wholeResult(), noDNS, empty, nil} {
+		decoded := func(v any) (decoded any) {
+			doc, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(doc, &decoded); err != nil {
+				t.Fatal(err)
+			}
+			return decoded
+		}
+		if diff := cmp.Diff(decoded(res), decoded(cni.Document(res))); diff != "" {
+			t.Errorf("(-library +document):\n%s", diff)
+		}
+	}
+}
+
 // text makes results comparable whatever the length of the byte slices of their addresses.
 func text(t *testing.T, res *types100.Result) string {
 	t.Helper()

@@ -10,15 +10,16 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // An amendment is a line behind a record: what has become of its ADD. To write one is to write the end of a file that is
 // there, where the record anew would be another file, on the disk before it takes the place of the one before.
 type amendment struct {
-	Done    bool               `json:"done,omitempty"`
-	Results []*types100.Result `json:"results,omitempty"` // of the attachments, in their order; none: as before
-	Pending json.RawMessage    `json:"pending,omitempty"` // instead of what was
+	Done    bool                  `json:"done,omitempty"`
+	Results []*cni.ResultDocument `json:"results,omitempty"` // of the attachments, in their order; none: as before
+	Pending json.RawMessage       `json:"pending,omitempty"` // instead of what was
 }
 
 // Finish adds to the record that Begin has written what became of the ADD: Done, Pending and the results; nothing else of
@@ -26,7 +27,7 @@ type amendment struct {
 func (j *Journal) Finish(r *Record) error {
 	a := amendment{Done: r.Done, Pending: r.Pending}
 	for i := range r.Attachments {
-		a.Results = append(a.Results, r.Attachments[i].Result)
+		a.Results = append(a.Results, cni.Document(r.Attachments[i].Result))
 	}
 	err := j.amend(r.ContainerID, r.IfName, a)
 	if errors.Is(err, fs.ErrNotExist) { // somebody has removed it
@@ -104,6 +105,7 @@ func (r *Record) amended(lines []byte) error {
 
 func (r *Record) take(members map[string]json.RawMessage) error {
 	var a amendment
+	var results []*types100.Result
 	for key, value := range members {
 		var err error
 		switch key {
@@ -112,7 +114,7 @@ func (r *Record) take(members map[string]json.RawMessage) error {
 		case "pending":
 			a.Pending = value
 		case "results":
-			err = json.Unmarshal(value, &a.Results)
+			err = json.Unmarshal(value, &results)
 		default: // a later version has added it
 			if r.Unknown == nil {
 				r.Unknown = make(Unknown)
@@ -123,11 +125,11 @@ func (r *Record) take(members map[string]json.RawMessage) error {
 			return fmt.Errorf("%s: %w", key, err)
 		}
 	}
-	if n := len(a.Results); n != 0 && n != len(r.Attachments) {
+	if n := len(results); n != 0 && n != len(r.Attachments) {
 		return fmt.Errorf("%d results of %d attachments", n, len(r.Attachments))
 	}
 	r.Done, r.Pending = a.Done, a.Pending
-	for i, res := range a.Results {
+	for i, res := range results {
 		r.Attachments[i].Result = res
 	}
 	return nil
