@@ -58,14 +58,17 @@ func DeleteGroup(socket int, group uint32) error {
 	if err != nil || domain != unix.AF_NETLINK || protocol != unix.NETLINK_ROUTE {
 		return fmt.Errorf("the descriptor: found a socket of domain %d and protocol %d, want %d and %d", domain, protocol, unix.AF_NETLINK, unix.NETLINK_ROUTE)
 	}
-	return deleteGroup(socket, 0)
+	return unix.Sendto(socket, deleteRequest(group, 0), 0, toKernel)
 }
 
-// deleteGroup sends the request, which is known by a number in the answer to it.
-func deleteGroup(socket int, seq uint32) error {
+// toKernel is where all requests go.
+var toKernel = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+
+// deleteRequest deletes all interfaces of a group. The answer to it has the number.
+func deleteRequest(group, number uint32) []byte {
 	r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-	r.Seq = seq
+	r.Seq = number
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
-	return unix.Sendto(socket, r.Serialize(), 0, toKernel)
+	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	return r.Serialize()
 }

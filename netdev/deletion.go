@@ -27,9 +27,6 @@ type deletion struct {
 // lookAgain is how long news are waited for until it is looked what is there. A proxy has this time once.
 const lookAgain = 50 * time.Millisecond
 
-// toKernel is where all requests go.
-var toKernel = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-
 func (d *deletion) open() (err error) {
 	d.socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	return err
@@ -114,7 +111,7 @@ func (d *deletion) send() {
 	d.sent = make(chan struct{})
 	go func() {
 		defer close(d.sent)
-		d.failed = deleteGroup(d.socket, ownRequest)
+		d.failed = unix.Sendto(d.socket, deleteRequest(goingGroup, ownRequest), 0, toKernel)
 	}()
 }
 
