@@ -33,8 +33,8 @@ func (s *Server) deleteLinks(c *connection, d *resolve.Deletion) (err error) {
 func (c *connection) receive(p []byte) (int, error) {
 	control := make([]byte, unix.CmsgSpace(4))
 	n, controls, _, _, err := c.ReadMsgUnix(p, control)
-	if controls == 0 {
-		return n, err
+	if err != nil {
+		return 0, err // it may have returned -1
 	}
 	messages, _ := unix.ParseSocketControlMessage(control[:controls])
 	for _, m := range messages {
@@ -44,7 +44,7 @@ func (c *connection) receive(p []byte) (int, error) {
 			c.descriptor = fd
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 // drop closes the descriptor that the connection keeps.
