@@ -33,18 +33,12 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, als
 		var resp *response
 		if err := json.Unmarshal(line, &req); err != nil {
 			resp = &response{Error: errorf(Invalid, "decode request: %v", err)}
-		} else if req.Observe != nil {
-			if also.Observe != nil {
-				also.Observe(req.Observe)
-			}
-			continue
-		} else if req.DeleteLinks != nil {
-			if err := also.deleteLinks(req.DeleteLinks); err == nil {
-				continue
-			} else {
-				resp = &response{Error: asError(err)}
-			}
+		} else if req.Observe != nil || req.DeleteLinks != nil {
+			resp = also.serve(&req)
 		} else if resp = serve(ctx, &req, line, resolver); req.Unanswered {
+			resp = nil
+		}
+		if resp == nil {
 			continue
 		}
 		if err := writeResponse(w, resp); err != nil {
@@ -61,11 +55,21 @@ type Also struct {
 	DeleteLinks func(*Deletion) error
 }
 
-func (a Also) deleteLinks(d *Deletion) error {
-	if a.DeleteLinks == nil {
-		return errorf(Invalid, "no links are deleted here")
+// serve returns nil where there is nothing to be answered.
+func (a Also) serve(req *request) *response {
+	var err error
+	switch {
+	case req.Observe != nil && a.Observe != nil:
+		a.Observe(req.Observe)
+	case req.DeleteLinks != nil && a.DeleteLinks != nil:
+		err = a.DeleteLinks(req.DeleteLinks)
+	case req.DeleteLinks != nil:
+		err = errorf(Invalid, "no interfaces are deleted here")
 	}
-	return a.DeleteLinks(d)
+	if err != nil {
+		return &response{Error: asError(err)}
+	}
+	return nil
 }
 
 // serve answers one request.

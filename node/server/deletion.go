@@ -12,7 +12,7 @@ import (
 
 // deleteLinks waits in the kernel in place of a plugin. Over the bound it refuses, since the plugin can do it itself.
 func (s *Server) deleteLinks(c *connection, d *resolve.Deletion) (err error) {
-	defer watched{s}.served("deleteLinks", time.Now(), &err)()
+	defer watched{s}.served(DeleteLinks, time.Now(), &err)()
 	if c.descriptor < 0 {
 		return &resolve.Error{Reason: resolve.Invalid, Message: "deleteLinks: no descriptor came with it, want a netlink socket"}
 	}

@@ -90,7 +90,7 @@ func TestDeleteLinks(t *testing.T) {
 		veths(t, ns, 3)
 		took := deleteAll(t, ns.Path(), o.Socket)
 		r := <-served
-		if r.Verb != "deleteLinks" || r.Outcome != resolve.Success {
+		if r.Verb != server.DeleteLinks || r.Outcome != resolve.Success {
 			t.Errorf("served %+v", r)
 		}
 		t.Logf("gone after %s, the daemon is done after %s", took, r.Took)

@@ -43,9 +43,12 @@ type Options struct {
 	Refused func(error)                // is called for each client that is not root
 }
 
+// DeleteLinks is the verb of a request that waits for the kernel in place of a plugin.
+const DeleteLinks = "deleteLinks"
+
 // A Request is what became of one.
 type Request struct {
-	Verb    string // "resolve", "report" or "deleteLinks"
+	Verb    string // "resolve", "report" or DeleteLinks
 	Outcome string // "success", the reason of a resolve.Error, or "panic"
 	Took    time.Duration
 }
