@@ -36,7 +36,12 @@ func BenchmarkPut(b *testing.B) {
 }
 
 // Once for each DEL and CHECK.
-func BenchmarkGet(b *testing.B) {
+func BenchmarkGet(b *testing.B) { benchmarkRead(b, (*journal.Journal).Get) }
+
+// Twice for each ADD, in the daemon.
+func BenchmarkPending(b *testing.B) { benchmarkRead(b, (*journal.Journal).Pending) }
+
+func benchmarkRead[T any](b *testing.B, read func(j *journal.Journal, containerID, ifName string) (T, error)) {
 	for _, n := range []int{1, 9} {
 		b.Run(fmt.Sprintf("%d networks", n), func(b *testing.B) {
 			j, _ := open(b)
@@ -44,7 +49,7 @@ func BenchmarkGet(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if _, err := j.Get("c1", "eth0"); err != nil {
+				if _, err := read(j, "c1", "eth0"); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -188,13 +188,8 @@ func (j *Journal) Get(containerID, ifName string) (*Record, error) {
 }
 
 func read(path string) (*Record, error) {
-	b, err := atomicfile.Read(path, maxRecord)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, ErrNotFound
-	case errors.Is(err, atomicfile.ErrNotRegular), errors.Is(err, atomicfile.ErrTooLarge):
-		return nil, &CorruptError{path, err}
-	case err != nil:
+	b, err := readFile(path)
+	if err != nil {
 		return nil, err
 	}
 	r := new(Record)
@@ -219,6 +214,17 @@ func read(path string) (*Record, error) {
 		return nil, &CorruptError{path, err}
 	}
 	return r, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	b, err := atomicfile.Read(path, maxRecord)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNotFound
+	case errors.Is(err, atomicfile.ErrNotRegular), errors.Is(err, atomicfile.ErrTooLarge):
+		return nil, &CorruptError{path, err}
+	}
+	return b, err
 }
 
 // ReadRaw returns the content of a record that can not be read as one, within the bounds of records.

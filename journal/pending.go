@@ -7,6 +7,27 @@ import (
 	"errors"
 )
 
+// Pending returns what the cluster is still to be told of an ADD; nil if that is nothing. It looks at nothing else of the
+// record, which takes a tenth of the time of [Journal.Get]. Errors are those of Get.
+func (j *Journal) Pending(containerID, ifName string) (json.RawMessage, error) {
+	path := j.path(containerID, ifName)
+	b, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var record struct {
+		Version int             `json:"version"`
+		Pending json.RawMessage `json:"pending"`
+	}
+	if err := json.Unmarshal(b, &record); err != nil {
+		return nil, &CorruptError{path, err}
+	}
+	if record.Version > version {
+		return nil, newer(path, b)
+	}
+	return record.Pending, nil
+}
+
 // Reported takes out of a record what the cluster was still to be told, now that it has been. It waits for the lock of
 // the container until ctx ends. Nothing is changed, and it is no error, if the record has something else pending by now,
 // or is not there any more: a later ADD or DEL has been faster.

@@ -1,9 +1,12 @@
 package journal_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -78,4 +81,38 @@ func must(t *testing.T, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// Pending says what Get says.
+func TestPending(t *testing.T) {
+	j, dir := open(t)
+	if _, err := j.Pending("c1", "eth0"); !errors.Is(err, journal.ErrNotFound) {
+		t.Errorf("no record: found %v, want %v", err, journal.ErrNotFound)
+	}
+	for _, want := range []string{``, `{"pod":{"name":"a<b"}}`} {
+		r := record(t, "c1")
+		r.Pending = json.RawMessage(want)
+		if err := j.Put(r); err != nil {
+			t.Fatal(err)
+		}
+		r, err := j.Get("c1", "eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := j.Pending("c1", "eth0"); err != nil || !bytes.Equal(got, r.Pending) {
+			t.Errorf("found %s and %v, want %s", got, err, r.Pending)
+		}
+	}
+	path := filepath.Join(dir, "c1:eth0.json")
+	for content, want := range map[string]any{
+		`{"version":1,"pend`:                new(*journal.CorruptError),
+		`{"version":2,"pending":{"a":"b"}}`: new(*journal.NewerError),
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Pending("c1", "eth0"); err == nil || !errors.As(err, want) {
+			t.Errorf("%s: found %v, want a %T", content, err, want)
+		}
+	}
 }

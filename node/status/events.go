@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -34,14 +35,16 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 		r.Events = append(r.Events, e)
 	}
 	q.kept.Add(1)
+	// One writer for all of a pod, so that they are written in order.
+	queue := q.events[maphash.String(q.seed, pod.Namespace+"/"+pod.Name)%eventWriters]
 	for {
 		select {
-		case q.events <- r:
+		case queue <- r:
 			return
 		default:
 		}
 		select {
-		case <-q.events:
+		case <-queue:
 			q.kept.Add(-1)
 			q.dropped.Add(1)
 		default:
@@ -55,12 +58,12 @@ type unrecorded struct {
 	since time.Time
 }
 
-// writeEvents writes them in the order in which they came, each once, and not before Delay has passed since. When ctx ends
-// it writes what there is, until work ends.
-func (q *Queue) writeEvents(ctx, work context.Context) {
+// writeEvents writes those of a queue in the order in which they came, each once, and not before Delay has passed since.
+// When ctx ends it writes what there is, until work ends.
+func (q *Queue) writeEvents(ctx, work context.Context, queue <-chan *unrecorded) {
 	for {
 		select {
-		case r := <-q.events:
+		case r := <-queue:
 			select {
 			case <-time.After(time.Until(r.since.Add(q.Delay))):
 			case <-ctx.Done():
@@ -69,7 +72,7 @@ func (q *Queue) writeEvents(ctx, work context.Context) {
 		case <-ctx.Done():
 			for work.Err() == nil {
 				select {
-				case r := <-q.events:
+				case r := <-queue:
 					q.writeEvent(work, &r.Report)
 				default:
 					return

@@ -30,8 +30,8 @@ func (q *Queue) Run(ctx context.Context) error {
 	for range q.Workers {
 		workers.Go(func() { q.work(work) })
 	}
-	for range eventWriters {
-		workers.Go(func() { q.writeEvents(ctx, work) })
+	for _, queue := range q.events {
+		workers.Go(func() { q.writeEvents(ctx, work, queue) })
 	}
 	workers.Go(func() { q.scanNowAndThen(ctx) })
 	<-ctx.Done()

@@ -14,6 +14,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ type Options struct {
 	MinPause  time.Duration // between two tries for a pod at first; default 500 ms. It doubles with each try.
 	MaxPause  time.Duration // between two tries for a pod at most; default 1 min
 	ScanEvery time.Duration // how often the journal is searched for what nobody has reported; default 1 min
-	MaxEvents int           // how many reports without a record are kept; default 1024
+	MaxEvents int           // how many reports without a record each of the four writers keeps; default 256
 
 	// Tried is called after each try to write something. It may be nil, and must not block.
 	Tried func(Try)
@@ -61,7 +62,8 @@ type Try struct {
 type Queue struct {
 	Options
 	pods    workqueue.TypedRateLimitingInterface[podName] // those that have something in waiting
-	events  chan *unrecorded
+	events  [eventWriters]chan *unrecorded
+	seed    maphash.Seed
 	kept    atomic.Int64 // reports without a record that are neither written nor given up
 	dropped atomic.Uint64
 	warned  warnings
@@ -93,14 +95,18 @@ func New(o Options) *Queue {
 	o.MinPause = cmp.Or(o.MinPause, 500*time.Millisecond)
 	o.MaxPause = cmp.Or(o.MaxPause, time.Minute)
 	o.ScanEvery = cmp.Or(o.ScanEvery, time.Minute)
-	o.MaxEvents = cmp.Or(o.MaxEvents, 1024)
+	o.MaxEvents = cmp.Or(o.MaxEvents, 256)
 	pauses := workqueue.NewTypedItemExponentialFailureRateLimiter[podName](o.MinPause, o.MaxPause)
-	return &Queue{
+	q := &Queue{
 		Options: o,
 		pods:    workqueue.NewTypedRateLimitingQueue(pauses),
-		events:  make(chan *unrecorded, o.MaxEvents),
+		seed:    maphash.MakeSeed(),
 		waiting: make(map[podName][]*entry),
 	}
+	for i := range q.events {
+		q.events[i] = make(chan *unrecorded, o.MaxEvents)
+	}
+	return q
 }
 
 // Report implements the method of [resolve.Resolver]. A report that the journal keeps is queued, one of events alone too;
@@ -147,18 +153,18 @@ func validate(r *resolve.Record) error {
 
 // pending returns what a record has pending, also as it stands there; nil if there is nothing, or no record.
 func (q *Queue) pending(name resolve.Record) (*resolve.Report, json.RawMessage, error) {
-	record, err := q.Journal.Get(name.ContainerID, name.IfName)
+	pending, err := q.Journal.Pending(name.ContainerID, name.IfName)
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil, nil, nil
 	}
-	if err != nil || len(record.Pending) == 0 {
+	if err != nil || len(pending) == 0 {
 		return nil, nil, err
 	}
 	report := new(resolve.Report)
-	if err := json.Unmarshal(record.Pending, report); err != nil {
-		return nil, record.Pending, err
+	if err := json.Unmarshal(pending, report); err != nil {
+		return nil, pending, err
 	}
-	return report, record.Pending, nil
+	return report, pending, nil
 }
 
 // add queues what a record has pending, unless it is queued already; nil if the queue has ended.
