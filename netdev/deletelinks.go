@@ -58,11 +58,12 @@ func DeleteGroup(socket int, group uint32) error {
 	if err != nil || domain != unix.AF_NETLINK || protocol != unix.NETLINK_ROUTE {
 		return fmt.Errorf("the descriptor: found a socket of domain %d and protocol %d, want %d and %d", domain, protocol, unix.AF_NETLINK, unix.NETLINK_ROUTE)
 	}
-	return unix.Sendto(socket, deleteRequest(group, 0), 0, toKernel)
+	return sendToKernel(socket, deleteRequest(group, 0))
 }
 
-// toKernel is where all requests go.
-var toKernel = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+func sendToKernel(socket int, requests []byte) error {
+	return unix.Sendto(socket, requests, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
 
 // deleteRequest deletes all interfaces of a group. The answer to it has the number.
 func deleteRequest(group, number uint32) []byte {

@@ -43,7 +43,7 @@ func (d *deletion) mark(links []netlink.Link) error {
 		r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
 		requests = append(requests, r.Serialize()...)
 	}
-	if err := unix.Sendto(d.socket, requests, 0, toKernel); err != nil {
+	if err := sendToKernel(d.socket, requests); err != nil {
 		return fmt.Errorf("put interfaces of %s in a group: %w", d.ns.path, err)
 	}
 	d.lookAt = time.Now().Add(time.Minute) // the answers are there, in this order
@@ -111,7 +111,7 @@ func (d *deletion) send() {
 	d.sent = make(chan struct{})
 	go func() {
 		defer close(d.sent)
-		d.failed = unix.Sendto(d.socket, deleteRequest(goingGroup, ownRequest), 0, toKernel)
+		d.failed = sendToKernel(d.socket, deleteRequest(goingGroup, ownRequest))
 	}()
 }
 

@@ -152,7 +152,7 @@ func TestDeleteLinksByProxy(t *testing.T) {
 
 // deleteWrong is what a proxy of another version might do.
 func deleteWrong(socket int) bool {
-	return unix.Sendto(socket, deleteRequest(7, 0), 0, toKernel) != nil
+	return sendToKernel(socket, deleteRequest(7, 0)) != nil
 }
 
 // lie tells the socket of a deletion that all interfaces are gone.
