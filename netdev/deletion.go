@@ -32,8 +32,23 @@ func (d *deletion) open() (err error) {
 	return err
 }
 
+// maxMarks is how many requests may be in one datagram: the socket has room for several times as many answers.
+const maxMarks = 64
+
 // mark puts the interfaces in the group, and begins to hear of those that go.
 func (d *deletion) mark(links []netlink.Link) error {
+	for part := range slices.Chunk(links, maxMarks) {
+		if err := d.markPart(part); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(d.socket, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_LINK); err != nil {
+		return fmt.Errorf("subscribe to netlink notifications: %w", err)
+	}
+	return nil
+}
+
+func (d *deletion) markPart(links []netlink.Link) error {
 	var requests []byte
 	for _, link := range links {
 		r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
@@ -57,9 +72,6 @@ func (d *deletion) mark(links []netlink.Link) error {
 		} else if !errors.Is(err, unix.ENODEV) { // or else somebody was faster
 			return fmt.Errorf("put interface %s of %s in a group: %w", link.Attrs().Name, d.ns.path, err)
 		}
-	}
-	if err := unix.SetsockoptInt(d.socket, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_LINK); err != nil {
-		return fmt.Errorf("subscribe to netlink notifications: %w", err)
 	}
 	return nil
 }
@@ -90,7 +102,7 @@ func (d *deletion) run(proxy Proxy) error {
 		if d.sent == nil {
 			d.send()
 		} else if over {
-			return fmt.Errorf("delete interfaces of %s: they are there still: %w", d.ns.path, errors.Join(d.failed, m.failure))
+			return errors.Join(fmt.Errorf("interfaces of %s are there still, after a request to delete them", d.ns.path), d.failed, m.failure)
 		}
 	}
 	return nil

@@ -13,6 +13,11 @@ import (
 // deleteLinks waits in the kernel in place of a plugin. Over the bound it refuses, since the plugin can do it itself.
 func (s *Server) deleteLinks(c *connection, d *resolve.Deletion) (err error) {
 	defer watched{s}.served(DeleteLinks, time.Now(), &err)()
+	defer func() {
+		if err != nil { // the plugin goes on, and does not read why
+			s.Log.Info("a plugin has to wait for the kernel itself", "err", err)
+		}
+	}()
 	if c.descriptor < 0 {
 		return &resolve.Error{Reason: resolve.Invalid, Message: "deleteLinks: no descriptor came with it, want a netlink socket"}
 	}
