@@ -71,22 +71,27 @@ func (r *Results) evaluate() (goals []goal) {
 	}
 	add("storm of 100 pods with 4 networks each, pods/s against Multus thick", "at least 6 times", []float64{factor}, []float64{6}, false, "%.1f times")
 	add("failures in that storm", "none", []float64{failed}, []float64{0}, true, "%.0f")
-	growth := func(section, kind string, low, high int, peer string) (ratio, diff float64) {
-		a, b := r.find(section, kind, low, peer, "ADD"), r.find(section, kind, high, peer, "ADD")
-		if a == nil || b == nil {
-			return math.NaN(), math.NaN()
+	allocation := func(reservations int) float64 {
+		s := r.find("allocation", "host-local", reservations, standalonePeer, "ADD")
+		if s == nil {
+			return math.NaN()
 		}
-		return median(b.walls()) / median(a.walls()), median(b.walls()) - median(a.walls())
+		return median(s.walls())
 	}
-	ratio, _ := growth("allocation", "host-local", 10, 60_000, standalonePeer)
-	add("host-local allocation, 60,000 reservations against 10", "at most 1.2", []float64{ratio}, []float64{1.2}, true, "%.2f")
-	_, diff := growth("masquerade", "bridge", 1, 1000, standalonePeer)
-	add("masquerade, 1,000 pods against 1, ms", "at most 1 more", []float64{diff}, []float64{1}, true, "%+.2f")
-	dual := func(kind string, n int) float64 {
-		return paired(r.find("latency", kind+", dual-stack", n, r.best(), "ADD"), r.find("latency", kind, n, r.best(), "ADD"))
+	add("host-local allocation, 60,000 reservations against 10", "at most 1.2", []float64{allocation(60_000) / allocation(10)}, []float64{1.2}, true, "%.2f")
+	// Of the calls with and without it, which take turns: what else the machine does hits both.
+	masquerade := func(pods int) float64 {
+		find := func(peer string) *Series { return r.find("masquerade", "bridge", pods, peer, "ADD") }
+		return pairedDiff(find(standalonePeer), find(standalonePeer+withoutMasquerade))
 	}
-	add("dual-stack ADD against IPv4 only, 1 / 4 macvlan networks", "at most 1.3", []float64{dual("macvlan", 1), dual("macvlan", 4)}, []float64{1.3, 1.3}, true, "%.2f")
-	add("dual-stack ADD against IPv4 only, 1 / 4 bridge networks", "at most 1.3", []float64{dual("bridge", 1), dual("bridge", 4)}, []float64{1.3, 1.3}, true, "%.2f")
+	add("masquerade, 1,000 pods against 1, ms", "at most 1 more", []float64{masquerade(1000) - masquerade(1)}, []float64{1}, true, "%+.2f")
+	dual := func(at place, n int) float64 {
+		return paired(r.find("latency", at.String(), n, r.best(), "ADD"), r.find("latency", at.kind, n, r.best(), "ADD"))
+	}
+	waiting, optimistic, bridge := place{kind: "macvlan", dual: true}, place{kind: "macvlan", dual: true, optimistic: true}, place{kind: "bridge", dual: true}
+	add("dual-stack ADD against IPv4 only, 1 / 4 macvlan networks", "at most 1.3", []float64{dual(waiting, 1), dual(waiting, 4)}, []float64{1.3, 1.3}, true, "%.2f")
+	add(`the same with "enabledad": "optimistic"`, "at most 1.3", []float64{dual(optimistic, 1), dual(optimistic, 4)}, []float64{1.3, 1.3}, true, "%.2f")
+	add("dual-stack ADD against IPv4 only, 1 / 4 bridge networks", "at most 1.3", []float64{dual(bridge, 1), dual(bridge, 4)}, []float64{1.3, 1.3}, true, "%.2f")
 	count := func(f func(Count) float64) float64 {
 		for _, c := range r.Counts {
 			if c.Peer == r.best() && c.Op == "ADD" && c.Networks == 4 {

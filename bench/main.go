@@ -182,6 +182,10 @@ var sections = []section{
 				b.latency("latency", place{kind: kind, dual: true, n: n}, n, rounds(2, 7), peers)
 			}
 		}
+		for _, n := range []int{1, 4} {
+			at := place{kind: "macvlan", dual: true, optimistic: true, n: n}
+			b.latency("latency", at, n, rounds(5, 15), b.local(braidPeer, braidDaemonPeer, standalonePeer, floorPeer))
+		}
 	}},
 	{"counts", func(b *bench, quick bool, _ func(quick, full int) int) {
 		for _, n := range []int{1, 4, 8} {

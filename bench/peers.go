@@ -34,13 +34,18 @@ var allPeers = []string{
 type place struct {
 	kind string // bridge or macvlan
 	dual bool   // the further networks have IPv4 and IPv6
-	n    int
+	// optimistic has IPv6 addresses used while duplicate address detection goes on, as Braid's own plugins can.
+	optimistic bool
+	n          int
 }
 
 func (p place) String() string {
 	s := p.kind
 	if p.dual {
 		s += ", dual-stack"
+	}
+	if p.optimistic {
+		s += ", optimistic"
 	}
 	return s
 }
@@ -171,6 +176,9 @@ func (p *peer) network(at place, k int) string {
 	if at.kind == "macvlan" {
 		link = `"type": "macvlan", "master": "nic0", "mode": "bridge"`
 	}
+	if at.optimistic {
+		link += `, "enabledad": "optimistic"`
+	}
 	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "%s", %s, "ipam": {"type": "host-local", "ranges": [%s]}}`, p.networkName(at, k), link, ranges)
 }
 
@@ -180,6 +188,9 @@ func (p *peer) networkName(at place, k int) string {
 	stack := "4"
 	if at.dual {
 		stack = "46"
+	}
+	if at.optimistic {
+		stack += "o"
 	}
 	return fmt.Sprintf("p%d-%s%s-%d", p.number, at.kind, stack, k)
 }
@@ -240,7 +251,7 @@ func (b *bench) ensureBridge(p *peer, k int) string {
 // pod returns a pod that is to be attached to a place, with the networks and the pod made in the API server if they are
 // not there yet. Slot tells pods of one place apart.
 func (b *bench) pod(p *peer, at place, slot int) container {
-	name := fmt.Sprintf("p%d-%s-%v-%d-%d", p.number, at.kind, at.dual, at.n, slot)
+	name := fmt.Sprintf("p%d-%s-%v%v-%d-%d", p.number, at.kind, at.dual, at.optimistic, at.n, slot)
 	c, ok := p.pods[name]
 	if !ok {
 		c = container{pod: name, uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", slot)}

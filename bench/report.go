@@ -144,7 +144,7 @@ its next call. Ratios are medians of the ratios of calls of the same round.
 }
 
 func (r *Results) latencyTables(b *strings.Builder) {
-	kinds := []string{"macvlan", "bridge", "macvlan, dual-stack", "bridge, dual-stack"}
+	kinds := []string{"macvlan", "bridge", "macvlan, dual-stack", "macvlan, dual-stack, optimistic", "bridge, dual-stack"}
 	for _, op := range []string{"ADD", "DEL"} {
 		fmt.Fprintf(b, "\n## %s\n\nMedian / p95 in ms (CPU in ms); failed calls, if any.\n\n", op)
 		r.table(b, op, kinds, func(s, _ *Series) string {

@@ -106,6 +106,14 @@ func paired(a, b *Series) float64 {
 	return median(pairs(a, b, func(x, y float64) float64 { return x / y }))
 }
 
+// pairedDiff returns the median of their differences.
+func pairedDiff(a, b *Series) float64 {
+	if a == nil || b == nil {
+		return math.NaN()
+	}
+	return median(pairs(a, b, func(x, y float64) float64 { return x - y }))
+}
+
 func pairs(a, b *Series, f func(x, y float64) float64) (v []float64) {
 	for i := range min(len(a.Samples), len(b.Samples)) {
 		if x, y := a.Samples[i], b.Samples[i]; x.Err == "" && y.Err == "" {

@@ -98,6 +98,9 @@ func (b *bench) ports(counts []int, rounds int) {
 	}
 }
 
+// withoutMasquerade ends the name of a peer that is called without it.
+const withoutMasquerade = ", no masquerade"
+
 // masquerade: one pod more of those whose traffic to the world outside is masqueraded.
 func (b *bench) masquerade(counts []int, rounds int) {
 	node, err := netdev.Host()
@@ -115,7 +118,7 @@ func (b *bench) masquerade(counts []int, rounds int) {
 				}
 				q := *p
 				if !masq {
-					q.name += ", no masquerade"
+					q.name += withoutMasquerade
 				}
 				turns = append(turns, b.turn(&q, fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "type": "bridge", "bridge": "mq%d", "isDefaultGateway": true,
 					"ipMasq": %v, %s "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.%d.0.0/16"}]]}}`, name, p.number, masq, backend, 220+p.number)))

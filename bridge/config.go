@@ -15,20 +15,20 @@ import (
 // config is what the plugin reads of its configuration. README.md says what the keys mean.
 type config struct {
 	essentials
-	ForceAddress         bool         `json:"forceAddress"`
-	IPMasq               bool         `json:"ipMasq"`
-	IPMasqBackend        string       `json:"ipMasqBackend"`
-	MTU                  int          `json:"mtu"`
-	Hairpin              bool         `json:"hairpinMode"`
-	Promisc              bool         `json:"promiscMode"`
-	VLANTrunk            []trunk      `json:"vlanTrunk"`
-	PreserveDefaultVLAN  bool         `json:"preserveDefaultVlan"`
-	MACSpoofCheck        bool         `json:"macspoofchk"`
-	DAD                  bool         `json:"enabledad"`
-	NoContainerInterface bool         `json:"disableContainerInterface"`
-	PortIsolation        bool         `json:"portIsolation"`
-	Probe                netdev.Probe `json:"probe"`
-	DNS                  types.DNS    `json:"dns"`
+	ForceAddress         bool             `json:"forceAddress"`
+	IPMasq               bool             `json:"ipMasq"`
+	IPMasqBackend        string           `json:"ipMasqBackend"`
+	MTU                  int              `json:"mtu"`
+	Hairpin              bool             `json:"hairpinMode"`
+	Promisc              bool             `json:"promiscMode"`
+	VLANTrunk            []trunk          `json:"vlanTrunk"`
+	PreserveDefaultVLAN  bool             `json:"preserveDefaultVlan"`
+	MACSpoofCheck        bool             `json:"macspoofchk"`
+	Detection            netdev.Detection `json:"enabledad"`
+	NoContainerInterface bool             `json:"disableContainerInterface"`
+	PortIsolation        bool             `json:"portIsolation"`
+	Probe                netdev.Probe     `json:"probe"`
+	DNS                  types.DNS        `json:"dns"`
 	IPAM                 struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -60,7 +60,7 @@ const (
 
 // parse reads a configuration of which everything must be right.
 func parse(doc []byte) (*config, error) {
-	c := &config{}
+	c := &config{Detection: netdev.Skipped}
 	if err := stacked.Decode(doc, c); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,12 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	}
 	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
 	defer cancel()
+	cluster, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer cluster.Close()
+	answer := cluster.ask(ctx)
 	unlock, err := c.journal.Lock(ctx, req.ContainerID)
 	if err != nil {
 		return nil, tryAgain(err)
@@ -59,13 +65,16 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, fmt.Errorf("open CNI_NETNS: %w", err)
 	}
 	defer ns.Close()
-
-	cluster, err := c.connect()
+	node, err := netdev.Host() // so that the plugins share it too
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace of the node: %w", err)
+	}
+	defer node.Close()
+	taken, err := ns.Names()
 	if err != nil {
 		return nil, err
 	}
-	defer cluster.Close()
-	pod, err := cluster.resolve(ctx)
+	pod, err := answer()
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +83,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 			cluster.reportFailure(ctx, err)
 		}
 	}()
-	plan, chains, err := c.plan(ns, pod)
+	plan, chains, err := c.plan(pod, taken)
 	if err != nil {
 		return nil, err
 	}
@@ -149,11 +158,7 @@ func (c *call) undoEarlier(ctx context.Context) error {
 }
 
 // plan says what will be made, and finds every plugin of it, before anything is changed.
-func (c *call) plan(ns *netdev.Namespace, pod *resolve.Answer) ([]Planned, []*chain.Chain, error) {
-	taken, err := ns.Names()
-	if err != nil {
-		return nil, nil, err
-	}
+func (c *call) plan(pod *resolve.Answer, taken []string) ([]Planned, []*chain.Chain, error) {
 	plan, err := NewPlan(c.conf, pod, c.req.IfName, taken)
 	if err != nil {
 		return nil, nil, err
@@ -200,15 +205,12 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 				return nil, c.takeBack(ctx, record, err)
 			}
 		}
-		batch, ctx := errgroup.WithContext(ctx)
-		for i := begun; i < begun+n; i++ {
-			batch.Go(func() (err error) {
-				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
-				return err
-			})
-		}
+		err := atOnce(ctx, begun, n, func(ctx context.Context, i int) (err error) {
+			exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
+			return err
+		})
 		begun += n
-		if err := errors.Join(batch.Wait(), durable()); err != nil {
+		if err := errors.Join(err, durable()); err != nil {
 			// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
 			var made []journal.Attachment
 			for i, a := range record.Attachments {
@@ -221,6 +223,19 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		}
 	}
 	return record, nil
+}
+
+// atOnce does n things, which are numbered from first on, at the same time. When one of them fails, the context of the
+// others ends.
+func atOnce(ctx context.Context, first, n int, do func(ctx context.Context, i int) error) error {
+	if n == 1 {
+		return do(ctx, first) // on this stack, which is large already
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range n {
+		group.Go(func() error { return do(ctx, first+i) })
+	}
+	return group.Wait()
 }
 
 // attachOne makes an attachment of the record. Exists says whether anything of it is there when it returns. A panic of a
@@ -249,11 +264,13 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
 	var actual *types100.Interface
-	link, err := ns.Link(a.IfName)
-	if err == nil {
-		actual = ns.Interface(link)
-	} else if !errors.Is(err, netdev.ErrNotFound) {
-		return true, err
+	if !ch.InProcess() || podInterface(res) < 0 { // own plugins tell what there is
+		link, err := ns.Link(a.IfName)
+		if err == nil {
+			actual = ns.Interface(link)
+		} else if !errors.Is(err, netdev.ErrNotFound) {
+			return true, err
+		}
 	}
 	a.Result, err = normalize(res, at, actual)
 	c.log.Debug("attached", "network", a.Name, "interface", a.IfName, "took", time.Since(start))

@@ -19,6 +19,8 @@ type choice struct {
 	isDefault bool   // it is the cluster-wide default network
 	selection conf.Selection
 
+	named string // what the entry configuration calls it; empty if it is in there, or if the pod chose it
+
 	// Where its configuration is: exactly one of these.
 	inline *conf.Network
 	path   string               // a file, or a folder whose first file counts
@@ -82,7 +84,7 @@ func operatorChoices(c *conf.Config, pod *resolve.Answer) (choices []choice) {
 // named reads a network named in the entry configuration: a path, or the name of a NetworkAttachmentDefinition in the
 // operator's namespace, or that of a configuration on disk.
 func named(c *conf.Config, key, name string) choice {
-	o := choice{by: fmt.Sprintf("key %q", key)}
+	o := choice{by: fmt.Sprintf("key %q", key), named: name}
 	switch {
 	case strings.Contains(name, "/"):
 		o.path = name

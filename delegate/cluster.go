@@ -40,21 +40,36 @@ func (k *cluster) Close() {
 	}
 }
 
-// resolve asks once for everything that planning needs. The answer is nil without Kubernetes.
-func (k *cluster) resolve(ctx context.Context) (*resolve.Answer, error) {
+// ask asks once for everything that planning needs. Answer waits for it: others are at work until then. It is nil without
+// Kubernetes.
+func (k *cluster) ask(ctx context.Context) (answer func() (*resolve.Answer, error)) {
 	q := NewQuery(k.conf, k.call.pod())
 	q.Annotations, q.Journal = k.conf.PodAnnotations, k.journal.Dir()
 	if k.resolver == nil || q.Pod.Name == "" && len(q.Networks) == 0 {
-		return nil, nil
+		return func() (*resolve.Answer, error) { return nil, nil }
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
-	defer cancel()
-	answer, err := k.resolver.Resolve(ctx, q)
-	if err != nil {
-		return nil, fmt.Errorf("resolve pod %s/%s: %w", q.Pod.Namespace, q.Pod.Name, coded(err))
+	var found *resolve.Answer
+	var err error
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		found, err = k.resolver.Resolve(ctx, q)
+	}()
+	closeResolver := k.close
+	k.close = func() error {
+		cancel()
+		<-answered
+		return closeResolver()
 	}
-	k.pod, k.queues = answer.Pod, answer.Queues
-	return answer, nil
+	return func() (*resolve.Answer, error) {
+		<-answered
+		if err != nil {
+			return nil, fmt.Errorf("resolve pod %s/%s: %w", q.Pod.Namespace, q.Pod.Name, coded(err))
+		}
+		k.pod, k.queues = found.Pod, found.Queues
+		return found, nil
+	}
 }
 
 // coded gives a resolver's error the code by which a runtime tells what to do about it.
@@ -100,14 +115,14 @@ func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
 // has been answered yet.
 func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) error {
 	if report == nil || k.queues {
-		if err := k.journal.Put(record); err != nil {
+		if err := k.journal.Finish(record); err != nil {
 			return err
 		}
 		return k.report(ctx, report)
 	}
 	reported := make(chan error, 1)
 	go func() { reported <- k.report(ctx, report) }()
-	err := k.journal.Put(record)
+	err := k.journal.Finish(record)
 	return errors.Join(err, <-reported)
 }
 

@@ -430,6 +430,7 @@ func TestRetryAfterKill(t *testing.T) {
 // edit changes the only record.
 func edit(t *testing.T, w *world, change func(map[string]any)) {
 	t.Helper()
+	w.rewrite()
 	path := filepath.Join(w.dir, "attachments", "c1:eth0.json")
 	b, err := os.ReadFile(path)
 	if err != nil {

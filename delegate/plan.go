@@ -39,7 +39,7 @@ func NewPlan(c *conf.Config, pod *resolve.Answer, ifName string, taken []string)
 	if err != nil {
 		return nil, err
 	}
-	own := ownNetworks(c, choices, found)
+	own := ownNetworks(c, choices, networks, found)
 	if err := own.foreignNames(choices, networks); err != nil {
 		return nil, err
 	}
@@ -53,15 +53,23 @@ type operator struct {
 	nads    []resolve.NetworkName
 }
 
-// ownNetworks are looked at if the pod selects any: those that it has replaced too.
-func ownNetworks(c *conf.Config, choices []choice, found map[string]resolve.Network) (own operator) {
+// ownNetworks are looked at if the pod selects any: those that it has replaced too. The networks are those of the choices.
+func ownNetworks(c *conf.Config, choices []choice, networks []*conf.Network, found map[string]resolve.Network) (own operator) {
 	if !slices.ContainsFunc(choices, func(o choice) bool { return o.selection.Name != "" }) {
 		return own
 	}
 	own.names = []string{c.Name}
 	for _, o := range operatorChoices(c, nil) {
 		nad := o.nad
-		if network, err := o.load(c, found); err == nil {
+		var network *conf.Network
+		var err error
+		isSame := func(other choice) bool { return o.named != "" && other.named == o.named }
+		if i := slices.IndexFunc(choices, isSame); i >= 0 {
+			network = networks[i]
+		} else {
+			network, err = o.load(c, found)
+		}
+		if err == nil {
 			own.names = append(own.names, network.Name)
 			own.bridges = append(own.bridges, network.Bridges()...)
 		}

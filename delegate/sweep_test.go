@@ -537,7 +537,7 @@ func TestSweepUnreadable(t *testing.T) {
 	}
 }
 
-// rewrite puts the keys of the only record into their order again.
+// rewrite makes one document of the only record, with its keys in their order.
 func (w *world) rewrite() {
 	w.t.Helper()
 	j, err := journal.Open(filepath.Join(w.dir, "attachments"))

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/journal"
 )
 
 // record is the path of what the journal has of the pod.
@@ -21,6 +22,17 @@ func (p *pod) record() string {
 // edit changes the record of the pod, as another version of Braid might have written it, and returns its text.
 func (p *pod) edit(change func(record map[string]any, attachments []map[string]any)) string {
 	p.t.Helper()
+	j, err := journal.Open(filepath.Dir(p.record()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	whole, err := j.Get("c-"+p.name, "eth0")
+	if err == nil {
+		err = j.Put(whole) // as one document
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	b, err := os.ReadFile(p.record())
 	if err != nil {
 		p.t.Fatal(err)

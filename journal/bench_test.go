@@ -1,7 +1,9 @@
 package journal_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/braid-cni/braid/journal"
@@ -28,6 +30,30 @@ func BenchmarkPut(b *testing.B) {
 			r := withAttachments(b, n)
 			for b.Loop() {
 				if err := j.Put(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// What one ADD writes: the record, which is synced to the disk, and what has become of it.
+func BenchmarkAdd(b *testing.B) {
+	for _, n := range []int{1, 9} {
+		b.Run(fmt.Sprintf("%d networks", n), func(b *testing.B) {
+			j, _ := open(b)
+			finished := withAttachments(b, n)
+			begun := *finished
+			begun.Attachments = slices.Clone(finished.Attachments)
+			for i := range begun.Attachments {
+				begun.Attachments[i].Result = nil
+			}
+			for b.Loop() {
+				durable, err := j.Begin(&begun)
+				if err == nil {
+					err = errors.Join(durable(), j.Finish(finished), j.Remove("c1", "eth0"))
+				}
+				if err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,16 +1,7 @@
 package journal
 
-import (
-	"os"
-	"strings"
-)
+import "github.com/braid-cni/braid/internal/bootid"
 
 // BootID tells this run of the kernel from another, for [Record.BootID]. Where it can not be read it is empty, every boot
 // is the same, and attachments of an earlier one are known by their namespaces' absence only.
-func BootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-}
+func BootID() string { return bootid.Get() }

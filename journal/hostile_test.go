@@ -140,6 +140,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Add(good)
 	f.Add(good[:len(good)/2])
+	f.Add(append(good[:len(good):len(good)], "\n{\"done\":true,\"results\":[null],\"pending\":{}}\n\n{\"don"...))
 	f.Add(append([]byte{0}, good...))
 	f.Add([]byte(strings.Replace(string(good), `"c1"`, `"c2"`, 1)))
 	f.Add([]byte(strings.Replace(string(good), `"version":1`, `"version":2`, 1)))

@@ -1,13 +1,14 @@
 // Package journal keeps on disk what Braid has made for a pod, so that it can be checked and undone with nothing else
 // at hand: no API server, no daemon, no valid configuration, after kill -9 and after a reboot.
 //
-// A [Record] stands for one ADD. It is written before the first attachment is made, again when all are, and removed
+// A [Record] stands for one ADD. It is written before the first attachment is made, added to when all are, and removed
 // when all are undone: whatever moment a process dies at, the record names at least everything that may exist. One
 // record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync of
 // the file; that of the folder, which a new name needs, passes while the first attachment is made: see [Journal.Begin].
 //
 // On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
-// temporary file, that name with ".tmp" behind it, and renamed. DIR/lock carries the locks: see [Journal.Lock].
+// temporary file, that name with ".tmp" behind it, and renamed. Lines behind the record tell what has become of its ADD
+// since: see [Journal.Finish]. DIR/lock carries the locks: see [Journal.Lock].
 package journal
 
 import (
@@ -15,7 +16,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,6 +30,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -174,8 +175,8 @@ func (j *Journal) write(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if len(b) > maxRecord {
-		return fmt.Errorf("the record of container %s has %d bytes: at most %d are possible", r.ContainerID, len(b), maxRecord)
+	if err := bounded(r.ContainerID, int64(len(b))); err != nil {
+		return err
 	}
 	path := j.path(r.ContainerID, r.IfName)
 	return atomicfile.Replace(path+temporary, path, b, 0o600)
@@ -196,21 +197,22 @@ func read(path string) (*Record, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
 	err = d.Decode(r)
+	record, lines := b[:d.InputOffset()], b[d.InputOffset():]
 	if err != nil || r.Version > version {
-		if newer := newer(path, b); newer != nil {
+		if newer := newer(path, record); newer != nil {
 			return nil, newer
 		}
 	}
 	if err == nil {
-		err = r.noteUnknown(b[:d.InputOffset()])
+		err = r.noteUnknown(record)
+	}
+	if err == nil {
+		err = r.amended(lines)
+	}
+	if err == nil {
+		err = r.validate(path)
 	}
 	if err != nil {
-		return nil, &CorruptError{path, err}
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, &CorruptError{path, errors.New("something follows the record")}
-	}
-	if err := r.validate(path); err != nil {
 		return nil, &CorruptError{path, err}
 	}
 	return r, nil
@@ -252,7 +254,7 @@ func (j *Journal) Remove(containerID, ifName string) error {
 }
 
 func remove(path string) error {
-	err := os.Remove(path)
+	err := plainfile.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -10,22 +10,38 @@ import (
 // Pending returns what the cluster is still to be told of an ADD; nil if that is nothing. It looks at nothing else of the
 // record, which takes a tenth of the time of [Journal.Get]. Errors are those of Get.
 func (j *Journal) Pending(containerID, ifName string) (json.RawMessage, error) {
+	h, err := j.head(containerID, ifName)
+	return h.Pending, err
+}
+
+// A head is what a record says of all of its ADD.
+type head struct {
+	Version int             `json:"version"`
+	Done    bool            `json:"done"`
+	Pending json.RawMessage `json:"pending"`
+}
+
+func (j *Journal) head(containerID, ifName string) (h head, err error) {
 	path := j.path(containerID, ifName)
 	b, err := readFile(path)
 	if err != nil {
-		return nil, err
+		return head{}, err
 	}
-	var record struct {
-		Version int             `json:"version"`
-		Pending json.RawMessage `json:"pending"`
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&h); err != nil {
+		return head{}, &CorruptError{path, err}
 	}
-	if err := json.Unmarshal(b, &record); err != nil {
-		return nil, &CorruptError{path, err}
+	if h.Version > version {
+		return head{}, newer(path, b[:d.InputOffset()])
 	}
-	if record.Version > version {
-		return nil, newer(path, b)
+	list, err := amendments(b[d.InputOffset():])
+	for _, members := range list {
+		h.Done, h.Pending = string(members["done"]) == "true", members["pending"]
 	}
-	return record.Pending, nil
+	if err != nil {
+		return head{}, &CorruptError{path, err}
+	}
+	return h, nil
 }
 
 // Reported takes out of a record what the cluster was still to be told, now that it has been. It waits for the lock of
@@ -37,13 +53,12 @@ func (j *Journal) Reported(ctx context.Context, containerID, ifName string, pend
 		return err
 	}
 	defer unlock()
-	r, err := j.Get(containerID, ifName)
+	h, err := j.head(containerID, ifName)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
-	if err != nil || len(pending) == 0 || !bytes.Equal(r.Pending, pending) {
+	if err != nil || len(pending) == 0 || !bytes.Equal(h.Pending, pending) {
 		return err
 	}
-	r.Pending = nil
-	return j.Put(r)
+	return j.amend(containerID, ifName, amendment{Done: h.Done})
 }

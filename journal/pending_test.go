@@ -103,9 +103,27 @@ func TestPending(t *testing.T) {
 			t.Errorf("found %s and %v, want %s", got, err, r.Pending)
 		}
 	}
+	finished := begun(t, j)
+	if got, err := j.Pending("c1", "eth0"); err != nil || got != nil {
+		t.Errorf("begun: found %s and %v, want nothing", got, err)
+	}
+	if err := j.Finish(finished); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.Pending("c1", "eth0"); err != nil || !bytes.Equal(got, finished.Pending) {
+		t.Errorf("finished: found %s and %v, want %s", got, err, finished.Pending)
+	}
+	if err := j.Reported(t.Context(), "c1", "eth0", finished.Pending); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.Pending("c1", "eth0"); err != nil || got != nil {
+		t.Errorf("reported: found %s and %v, want nothing", got, err)
+	}
 	path := filepath.Join(dir, "c1:eth0.json")
 	for content, want := range map[string]any{
 		`{"version":1,"pend`:                new(*journal.CorruptError),
+		`{"version":1}x`:                    new(*journal.CorruptError),
+		`{"version":1}` + "\n[]\n":          new(*journal.CorruptError),
 		`{"version":2,"pending":{"a":"b"}}`: new(*journal.NewerError),
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {

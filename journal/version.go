@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 )
 
 // version is that of the record format. A later version of Braid may add keys without a higher one: who does not know
@@ -84,21 +85,24 @@ func mustMarshal(v any) []byte {
 // of Braid replace each other on a node, the one must not lose what the other needs.
 type Unknown map[string]json.RawMessage
 
-var knownKeys = map[string]map[string]bool{"record": keysOf(Record{}), "attachment": keysOf(Attachment{})}
+// Not made at the start: an ADD reads no record.
+var recordKeys, attachmentKeys = keysOf(Record{}), keysOf(Attachment{})
 
-func keysOf(v any) map[string]bool {
-	keys := make(map[string]bool)
-	for t, i := reflect.TypeOf(v), 0; i < t.NumField(); i++ {
-		if key, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); key != "-" {
-			keys[key] = true
+func keysOf(v any) func() map[string]bool {
+	return sync.OnceValue(func() map[string]bool {
+		keys := make(map[string]bool)
+		for t, i := reflect.TypeOf(v), 0; i < t.NumField(); i++ {
+			if key, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); key != "-" {
+				keys[key] = true
+			}
 		}
-	}
-	return keys
+		return keys
+	})
 }
 
-func unknown(of string, members map[string]json.RawMessage) (u Unknown) {
+func unknown(known map[string]bool, members map[string]json.RawMessage) (u Unknown) {
 	for key, value := range members {
-		if !knownKeys[of][key] {
+		if !known[key] {
 			if u == nil {
 				u = make(Unknown)
 			}
@@ -114,13 +118,13 @@ func (r *Record) noteUnknown(b []byte) error {
 	if err := json.Unmarshal(b, &members); err != nil {
 		return err
 	}
-	r.Unknown = unknown("record", members)
+	r.Unknown = unknown(recordKeys(), members)
 	var attachments []map[string]json.RawMessage
 	if err := json.Unmarshal(members["attachments"], &attachments); err != nil || len(attachments) != len(r.Attachments) {
 		return err
 	}
 	for i, a := range attachments {
-		r.Attachments[i].Unknown = unknown("attachment", a)
+		r.Attachments[i].Unknown = unknown(attachmentKeys(), a)
 	}
 	return nil
 }

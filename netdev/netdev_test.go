@@ -296,7 +296,7 @@ func TestConfigureEnablesIPv6WhereItIsOff(t *testing.T) {
 	p := newPod(t)
 	must(t, p.SetSysctls(Sysctl{"ipv6/conf/all/disable_ipv6", "1"}, Sysctl{"ipv6/conf/net1/disable_ipv6", "1"}))
 	res := result(t, []string{"2001:db8::2/64"})
-	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{Detection: Skipped}))
 	link, err := p.Link("net1")
 	must(t, err)
 	must(t, p.Handle().LinkSetDown(link))
@@ -341,7 +341,7 @@ func TestDuplicateAddressDetection(t *testing.T) {
 func TestDADIsSkippedForUniqueAddresses(t *testing.T) {
 	p := newPod(t)
 	p.lan.Address(t, p.port, "2001:db8::2/64")
-	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"2001:db8::2/64"}), Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"2001:db8::2/64"}), Options{Detection: Skipped}))
 }
 
 func TestNoCarrierNoWait(t *testing.T) {
@@ -422,11 +422,11 @@ func TestDefaultRoutes(t *testing.T) {
 	p := newPod(t)
 	second := nettest.Parent(t, p.test)
 	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1"},
-		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""), route(t, "0.0.0.0/1", "")), Options{UniqueAddresses: true}))
+		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""), route(t, "0.0.0.0/1", "")), Options{Detection: Skipped}))
 	res := result(t, []string{"198.51.100.2/24 198.51.100.1", "2001:db8:1::2/64 2001:db8:1::1"},
 		route(t, "0.0.0.0/0", ""), route(t, "::/0", ""))
 	res.Interfaces[0].Name = second.Name
-	must(t, p.Configure(t.Context(), p.link(t, second.Name), res, Options{UniqueAddresses: true}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), res, Options{Detection: Skipped}))
 	for fam, want := range map[int]int{netlink.FAMILY_V4: 2, netlink.FAMILY_V6: 2, netlink.FAMILY_ALL: 4} {
 		routes, err := p.DefaultRoutes(fam)
 		must(t, err)
@@ -465,9 +465,9 @@ func TestSourceRouting(t *testing.T) {
 	first := resOf("net1", "192.0.2.2/24 192.0.2.1", "2001:db8::2/64 2001:db8::1")
 	first.Routes = []*types.Route{route(t, "0.0.0.0/0", ""), route(t, "::/0", "")}
 	other := resOf(second.Name, "198.51.100.2/24 198.51.100.1", "2001:db8:1::2/64 2001:db8:1::1")
-	must(t, p.Configure(t.Context(), p.link(t, "net1"), first, Options{UniqueAddresses: true}))
-	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{UniqueAddresses: true, SourceRouting: true}))
-	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{UniqueAddresses: true, SourceRouting: true}))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), first, Options{Detection: Skipped}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{Detection: Skipped, SourceRouting: true}))
+	must(t, p.Configure(t.Context(), p.link(t, second.Name), other, Options{Detection: Skipped, SourceRouting: true}))
 	must(t, p.Check(second.Name, other, Options{SourceRouting: true}))
 
 	// The far host's own way to the pod, and its address behind the router.
@@ -519,8 +519,7 @@ func TestAnnounce(t *testing.T) {
 			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: netlink.NUD_STALE}))
 	}
 	res := result(t, []string{"192.0.2.2/24", "2001:db8::2/64"})
-	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{UniqueAddresses: true}))
-	must(t, p.Announce(p.link(t, "net1"), res))
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), res, Options{Detection: Skipped}))
 
 	link, err := p.Link("net1")
 	must(t, err)
@@ -578,6 +577,62 @@ func TestRequestedMAC(t *testing.T) {
 		}
 		if ce := (*types.Error)(nil); err != nil && !errors.As(err, &ce) {
 			t.Errorf("%s: the error has no code: %v", c.config, err)
+		}
+	}
+}
+
+// An optimistic address can be used at once, and is taken back if it turns out to be another host's.
+func TestOptimisticDetection(t *testing.T) {
+	p := newPod(t)
+	p.lan.Address(t, p.port, "2001:db8::2/64")
+	opts := Options{Detection: Optimistic}
+	free, taken := result(t, []string{"2001:db8::3/64"}), result(t, []string{"2001:db8::2/64"})
+
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), free, opts))
+	addrs, err := p.Addresses(p.link(t, "net1"))
+	must(t, err)
+	a := find(addrs, &netlink.Addr{IPNet: cidrOf(t, "2001:db8::3/64")})
+	if a == nil || a.Flags&unix.IFA_F_OPTIMISTIC == 0 {
+		t.Fatalf("found %v, want an optimistic address", addrs)
+	}
+	must(t, p.Check("net1", free, opts))
+	must(t, p.Do(func() error {
+		from := &net.UDPAddr{IP: net.ParseIP("2001:db8::3")}
+		conn, err := net.DialUDP("udp", from, &net.UDPAddr{IP: net.ParseIP("2001:db8::2"), Port: 9})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("x")); err != nil {
+			return err
+		}
+		// Nobody listens. That the other host says so shows that packets went both ways.
+		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("found %v, want %v", err, unix.ECONNREFUSED)
+		}
+		return nil
+	}))
+
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), taken, opts))
+	for end := time.Now().Add(10 * time.Second); p.Check("net1", taken, opts) == nil; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("CHECK finds nothing wrong with an address that another host has")
+		}
+	}
+}
+
+func TestDetectionKey(t *testing.T) {
+	for doc, want := range map[string]Detection{`true`: Awaited, `false`: Skipped, `"optimistic"`: Optimistic, `null`: Skipped} {
+		got := Skipped
+		if err := got.UnmarshalJSON([]byte(doc)); err != nil || got != want {
+			t.Errorf("%s: found %v and %v, want %v", doc, got, err, want)
+		}
+	}
+	for _, doc := range []string{`"true"`, `1`, `{}`, `[]`, `"` + strings.Repeat("x", 1000) + `"`} {
+		err := new(Detection).UnmarshalJSON([]byte(doc))
+		if err == nil || !strings.HasPrefix(err.Error(), "enabledad: found ") || len(err.Error()) > 200 {
+			t.Errorf("%s: found %v, want an error that names the key", doc, err)
 		}
 	}
 }

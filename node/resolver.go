@@ -23,6 +23,7 @@ type resolver struct {
 }
 
 func (r *resolver) Resolve(ctx context.Context, q *resolve.Query) (*resolve.Answer, error) {
+	r.queue.Busy()
 	a, err := r.source.Resolve(ctx, q)
 	if err != nil {
 		return nil, err

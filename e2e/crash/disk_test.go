@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"maps"
@@ -127,8 +128,17 @@ type loss struct {
 var losses = []loss{
 	{"nothing that was not synced is there", true, false, func(safe, _ []byte) []byte { return safe }},
 	{"files have their names and no content", false, false, func(safe, _ []byte) []byte { return safe }},
-	{"what was written is zeroes", false, false, func(_, present []byte) []byte { return make([]byte, len(present)) }},
+	{"what was written is zeroes", false, false, zeroes},
 	{"content is there and names are not", true, true, func(_, present []byte) []byte { return present }},
+}
+
+// zeroes leaves what was synced and only added to.
+func zeroes(safe, present []byte) []byte {
+	then := make([]byte, len(present))
+	if bytes.HasPrefix(present, safe) {
+		copy(then, safe)
+	}
+	return then
 }
 
 // lose makes of the folders what the loss of power makes of them.

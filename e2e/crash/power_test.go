@@ -53,7 +53,7 @@ func TestPowerLoss(t *testing.T) {
 // changesFile says that a call is about what is on disk.
 func changesFile(c *tracer.Call) bool {
 	switch c.Name {
-	case "openat", "write", "pwrite64", "ftruncate", "fsync", "mkdirat", "unlinkat", "renameat", "linkat", "fchmod", "utimensat":
+	case "openat", "write", "pwrite64", "ftruncate", "fsync", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat", "fchmod", "utimensat":
 		return true
 	}
 	return false

@@ -55,7 +55,7 @@ func TestTorn(t *testing.T) {
 }
 
 // TestLeftovers: a file that was being written when the power went is there, in part or not, before the next ADD. Whoever
-// comes next is not misled by it, and removes it.
+// comes next is not misled by it, and removes it or writes it anew.
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	tally := newTally(t)
@@ -85,6 +85,9 @@ func TestLeftovers(t *testing.T) {
 			p.distinct(w.witness)
 			w.must(errors.Join(p.check(), p.del(), w.gc()))
 			for path := range leftovers {
+				if strings.HasSuffix(path, "/reservation") {
+					continue // it was freed, and is the file of the next one
+				}
 				if _, err := os.Lstat(filepath.Join(w.dir, path)); !os.IsNotExist(err) {
 					t.Errorf("%s, %s, is still there: %v", path, name, err)
 				}

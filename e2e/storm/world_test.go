@@ -151,11 +151,14 @@ func (w *world) stock() stock.Stock {
 	s.Kernel(w, w.node)
 	s.Rules(w)
 	s.Files(w, w.dir, append([]string{"ipam", "braid"}, w.kept...)...)
-	// Of the index and of what is prepared there is one for each network, however many there were at work.
-	prepared, err := filepath.Glob(filepath.Join(w.dir, "ipam", "*", ".braid", "*"))
+	// Of the index there is one for each network, however many there were at work, and of files for the next reservation one
+	// at most.
+	private, err := filepath.Glob(filepath.Join(w.dir, "ipam", "*", ".braid", "*"))
 	w.must(err)
-	for _, path := range prepared {
-		s.Add("file %s", strings.TrimPrefix(path, w.dir+"/"))
+	for _, path := range private {
+		if filepath.Base(path) != "reservation" {
+			s.Add("file %s", strings.TrimPrefix(path, w.dir+"/"))
+		}
 	}
 	return s
 }

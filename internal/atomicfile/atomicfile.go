@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // TmpPrefix begins the names of the temporary files of [Write], of which a process that is killed leaves one.
@@ -23,7 +25,7 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(f, path, data, perm); err != nil {
+	if err := replace(f, f.Name(), path, data, perm); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
@@ -41,40 +43,44 @@ func WriteVia(temporary, path string, data []byte, perm os.FileMode) error {
 // Replace is WriteVia but for its last step: until [SyncDir], a loss of power may leave the old file, or none if there was
 // none.
 func Replace(temporary, path string, data []byte, perm os.FileMode) error {
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	f, err := plainfile.Open(temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	return replace(f, path, data, perm)
+	return replace(f, temporary, path, data, perm)
+}
+
+type file interface {
+	io.WriteCloser
+	Chmod(os.FileMode) error
+	Sync() error
 }
 
 // replace writes a temporary file and puts it in the place of another one.
-func replace(f *os.File, path string, data []byte, perm os.FileMode) (err error) {
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if err := f.Chmod(perm); err != nil {
-		return err
+func replace(f file, temporary, path string, data []byte, perm os.FileMode) error {
+	err := f.Chmod(perm)
+	if err == nil {
+		_, err = f.Write(data)
 	}
-	if _, err := f.Write(data); err != nil {
-		return err
+	if err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = plainfile.Rename(temporary, path)
 	}
-	if err := f.Close(); err != nil {
-		return err
+	if err != nil {
+		os.Remove(temporary)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
 
 // MkdirAll is os.MkdirAll, with the names of the folders that it makes durable: what is written there is found again.
 func MkdirAll(dir string, perm os.FileMode) error {
-	_, err := os.Stat(dir)
+	info, err := os.Stat(dir)
+	if err == nil && info.IsDir() {
+		return nil
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return os.MkdirAll(dir, perm) // which says what is wrong with it
 	}
@@ -90,12 +96,14 @@ func MkdirAll(dir string, perm os.FileMode) error {
 
 // SyncDir makes the names in a folder durable.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := plainfile.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
 }
 
 // ErrNotRegular is wrapped by the error of reading what is a link, a folder, a pipe or a device.
@@ -106,7 +114,7 @@ var ErrTooLarge = errors.New("is too large")
 
 // Read returns the content of a regular file of limit bytes at most. It does not wait for the other end of a pipe.
 func Read(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := plainfile.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
 		return nil, fmt.Errorf("%s %w", path, ErrNotRegular)
 	}
@@ -114,19 +122,22 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	st, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, fmt.Errorf("%s %w", path, ErrNotRegular)
-	case info.Size() > limit:
-		return nil, fmt.Errorf("%s %w: %d bytes exceed the limit of %d", path, ErrTooLarge, info.Size(), limit)
+	case st.Size > limit:
+		return nil, fmt.Errorf("%s %w: %d bytes exceed the limit of %d", path, ErrTooLarge, st.Size, limit)
 	}
-	b := make([]byte, info.Size())
+	b := make([]byte, st.Size)
 	n, err := io.ReadFull(f, b)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it has become shorter
 		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("read %s: %w", path, err)
 	}
 	return b[:n], err
 }

@@ -1,6 +1,7 @@
 package hostlocal
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type config struct {
 // jsonConfig is a configuration as it is written.
 type jsonConfig struct {
 	CNIVersion string `json:"cniVersion"`
+	Name       string `json:"name"`
 	IPAM       *struct {
 		jsonRange                    // the first set, in the form of old configurations
 		Ranges     [][]jsonRange     `json:"ranges"`
@@ -76,17 +78,14 @@ func (p Plugin) folderOf(config []byte) (string, error) {
 			return "", ipam.Decode(config, &j)
 		}
 	}
-	if err := utils.ValidateNetworkName(j.Name); err != nil {
-		return "", invalid("name is %q: want the name of a network, which a folder can have", j.Name)
+	return p.folder(j.Name, j.IPAM.DataDir)
+}
+
+func (p Plugin) folder(network, dataDir string) (string, error) {
+	if err := utils.ValidateNetworkName(network); err != nil {
+		return "", invalid("name is %q: want the name of a network, which a folder can have", network)
 	}
-	dir := j.IPAM.DataDir
-	if dir == "" {
-		dir = p.DataDir
-	}
-	if dir == "" {
-		dir = "/var/lib/cni/networks"
-	}
-	return filepath.Join(dir, j.Name), nil
+	return filepath.Join(cmp.Or(dataDir, p.DataDir, "/var/lib/cni/networks"), network), nil
 }
 
 // parse reads and checks a configuration. All complaints are joined; each names its key.
@@ -95,12 +94,15 @@ func (p Plugin) parse(req *cni.Request) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &config{resolvConf: j.IPAM.ResolvConf, avoid: map[netip.Addr]bool{}}
+	c := &config{resolvConf: j.IPAM.ResolvConf}
+	if len(j.Args.Avoid) > 0 {
+		c.avoid = make(map[netip.Addr]bool)
+	}
 	for _, a := range j.Args.Avoid {
 		c.avoid[a] = true
 	}
 	var folderErr, routesErr error
-	c.folder, folderErr = p.folderOf(req.Config)
+	c.folder, folderErr = p.folder(j.Name, j.IPAM.DataDir)
 	c.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
 	err = errors.Join(folderErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", c.resolvConf), c.readSets(j))
 	if err == nil { // requests can be judged by ranges that are right only

@@ -19,6 +19,8 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/bootid"
+	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/ipam/hostlocal/store"
 )
@@ -226,14 +228,18 @@ func (p Plugin) node() store.Node {
 // thisNode stays what it is while the process runs, which asks for each network of a pod.
 var thisNode = sync.OnceValue(func() store.Node { return nodeOf("", "") })
 
-func nodeOf(bootID, machineID string) store.Node {
+func nodeOf(bootIDFile, machineIDFile string) store.Node {
 	read := func(path string) string {
-		b, _ := os.ReadFile(path)
+		b, _ := plainfile.ReadAll(path, 256)
 		return strings.TrimSpace(string(b))
+	}
+	boot := bootid.Get
+	if bootIDFile != "" {
+		boot = func() string { return read(bootIDFile) }
 	}
 	host, _ := os.Hostname()
 	return store.Node{
-		Boot: read(cmp.Or(bootID, "/proc/sys/kernel/random/boot_id")),
-		ID:   read(cmp.Or(machineID, "/etc/machine-id")) + "\n" + host, // clones of a machine have one id
+		Boot: boot(),
+		ID:   read(cmp.Or(machineIDFile, "/etc/machine-id")) + "\n" + host, // clones of a machine have one id
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,7 @@ func TestConformance(t *testing.T) {
 			},
 			Leaked: func() error {
 				var held []string
-				for _, pattern := range []string{"blue/10.*", "blue/fd00*", "blue/.braid/reservation"} {
+				for _, pattern := range []string{"blue/10.*", "blue/fd00*"} {
 					found, err := filepath.Glob(filepath.Join(dir, pattern))
 					if err != nil {
 						return err
@@ -39,6 +40,10 @@ func TestConformance(t *testing.T) {
 				}
 				if len(held) > 0 {
 					return fmt.Errorf("reserved: %q", held)
+				}
+				next, err := os.ReadFile(filepath.Join(dir, "blue/.braid/reservation"))
+				if left := strings.Trim(string(next), "\x00"); left != "" || err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("the file for the next reservation has %q: %v", left, err)
 				}
 				return nil
 			},

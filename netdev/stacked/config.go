@@ -13,15 +13,15 @@ import (
 
 // Config has the keys that macvlan and ipvlan share.
 type Config struct {
-	Parent        parent.Selector `json:"master"`
-	InContainer   bool            `json:"linkInContainer"`
-	MTU           int             `json:"mtu"`
-	TxQueues      int             `json:"numTxQueues"`
-	RxQueues      int             `json:"numRxQueues"`
-	SourceRouting bool            `json:"sourceRouting"`
-	DAD           *bool           `json:"enabledad"` // true if it is not there
-	Probe         netdev.Probe    `json:"probe"`
-	DNS           types.DNS       `json:"dns"`
+	Parent        parent.Selector  `json:"master"`
+	InContainer   bool             `json:"linkInContainer"`
+	MTU           int              `json:"mtu"`
+	TxQueues      int              `json:"numTxQueues"`
+	RxQueues      int              `json:"numRxQueues"`
+	SourceRouting bool             `json:"sourceRouting"`
+	Detection     netdev.Detection `json:"enabledad"`
+	Probe         netdev.Probe     `json:"probe"`
+	DNS           types.DNS        `json:"dns"`
 }
 
 // maxQueues is the kernel's bound.
@@ -60,6 +60,11 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// dad tells whether the kernel's duplicate address detection is to run. The link is shared with other hosts, so it is the
-// default. After a probe it has nothing left to find.
-func (c *Config) dad() bool { return !c.Probe.Enabled() && (c.DAD == nil || *c.DAD) }
+// detection says what duplicate address detection is to the interface. The link is shared with other hosts, so it is awaited
+// by default. After a probe it has nothing left to find.
+func (c *Config) detection() netdev.Detection {
+	if c.Probe.Enabled() {
+		return netdev.Skipped
+	}
+	return c.Detection
+}

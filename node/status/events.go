@@ -58,15 +58,17 @@ type unrecorded struct {
 	since time.Time
 }
 
-// writeEvents writes those of a queue in the order in which they came, each once, and not before Delay has passed since.
-// When ctx ends it writes what there is, until work ends.
+// writeEvents writes those of a queue in the order in which they came, each once, and not before it is due. When
+// ctx ends it writes what there is, until work ends.
 func (q *Queue) writeEvents(ctx, work context.Context, queue <-chan *unrecorded) {
 	for {
 		select {
 		case r := <-queue:
-			select {
-			case <-time.After(time.Until(r.since.Add(q.Delay))):
-			case <-ctx.Done():
+			for ctx.Err() == nil && time.Now().Before(q.due(r.since)) {
+				select {
+				case <-time.After(time.Until(q.due(r.since))):
+				case <-ctx.Done():
+				}
 			}
 			q.writeEvent(work, &r.Report)
 		case <-ctx.Done():

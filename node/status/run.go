@@ -109,6 +109,11 @@ func (q *Queue) work(ctx context.Context) {
 		if ended {
 			return
 		}
+		if wait := q.early(name); wait > 0 {
+			q.pods.AddAfter(name, wait)
+			q.pods.Done(name)
+			continue
+		}
 		if err := q.writeFirst(ctx, name); err != nil {
 			q.Log.Warn("not written yet", "pod", name.namespace+"/"+name.name, "tries", q.pods.NumRequeues(name)+1, "err", err)
 			q.pods.AddRateLimited(name)

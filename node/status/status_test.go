@@ -294,6 +294,28 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// What nobody waits for gives way to ADDs, but not for ever.
+func TestBusyNode(t *testing.T) {
+	w := newWorld(t)
+	q, _ := w.queue(func(o *status.Options) { o.Delay, o.MaxDelay = time.Hour, time.Hour })
+	q.Busy()
+	pod := w.pod("web")
+	w.report(q, w.made(pod, "c1", "one"))
+	time.Sleep(100 * time.Millisecond)
+	if records, _ := q.Len(); records != 1 {
+		t.Errorf("%d records wait while an ADD is at work, want 1", records)
+	}
+	waited := w.made(pod, "c2", "two")
+	waited.Wait = true
+	w.report(q, waited)
+	w.isWritten("web", "c2", "two")
+
+	q, _ = w.queue(func(o *status.Options) { o.Delay, o.MaxDelay = time.Hour, time.Millisecond })
+	q.Busy()
+	w.report(q, w.made(w.pod("db"), "c3", "three"))
+	w.isWritten("db", "c3", "three")
+}
+
 // What an API server never takes does not keep what comes later from being written.
 func TestRefusedGivesWay(t *testing.T) {
 	w := newWorld(t)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // openIndex reads the index, or makes it anew if it does not agree with the folder.
@@ -16,7 +18,7 @@ func (s *Store) openIndex() error {
 		return err
 	}
 	var old *index
-	if s.indexFile != nil {
+	if s.indexFile != plainfile.None {
 		old, _ = readIndex(s.indexFile)
 	}
 	if old != nil && old.Folder == folder && old.Boot == hash(s.node.Boot) && old.Node == hash(s.node.ID) {
@@ -55,7 +57,7 @@ func (d folder) stamp() (stamp, error) {
 	if err := unix.Fstat(d.fd, &st); err != nil {
 		return stamp{}, d.failed("stat", "", err)
 	}
-	return stamp{st.Dev, st.Ino, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+	return stamp{st.Dev, st.Ino, uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano())}, nil
 }
 
 // newStamp sets the modification time of the folder to one that no change of it will: that of a change is the present,

@@ -3,18 +3,18 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/internal/flock"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 const (
@@ -32,14 +32,20 @@ type folder struct {
 }
 
 func openFolder(path string) (folder, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if info, statErr := os.Lstat(path); err != nil && statErr == nil && info.Mode()&fs.ModeSymlink != 0 {
+	return folder{fd: unix.AT_FDCWD}.folder(path)
+}
+
+// folder opens a folder in this one. If there is none the error wraps fs.ErrNotExist.
+func (d folder) folder(name string) (folder, error) {
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return folder{filepath.Join(d.path, name), fd}, nil
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		err = errors.New("is a symbolic link; want the folder itself")
 	}
-	if err != nil {
-		return folder{}, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return folder{path, fd}, nil
+	return folder{}, d.failed("open", name, err)
 }
 
 // cannotExist says that there is no such folder, and that there has never been one, if the path is a bad one.
@@ -66,10 +72,14 @@ func makeFolder(path string) error {
 
 // sub opens a folder in this one, making it if need be.
 func (d folder) sub(name string) (folder, error) {
+	f, err := d.folder(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
 	if err := unix.Mkdirat(d.fd, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return folder{}, d.failed("make", name, err)
 	}
-	return openFolder(filepath.Join(d.path, name))
+	return d.folder(name)
 }
 
 func (d folder) close() { _ = unix.Close(d.fd) }
@@ -81,13 +91,24 @@ func (d folder) failed(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens a file; it does not wait for the other end if it is a pipe.
-func (d folder) open(name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, d.failed("open", name, err)
+// open opens a file; it does not wait for the other end if it is a pipe. Reading it leaves no trace in its times, which would
+// be written again with each ADD; only the owner of a file can have that.
+func (d folder) open(name string, flags int) (plainfile.File, error) {
+	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := plainfile.OpenAt(d.fd, name, flags|unix.O_NOATIME, 0o600)
+	if errors.Is(err, unix.EPERM) {
+		f, err = plainfile.OpenAt(d.fd, name, flags, 0o600)
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
+	return f, d.failed("open", name, err)
+}
+
+// overwrite makes content the whole of a small file that has had a number of bytes. What is there already needs no more space on
+// the disk: the old content goes only when the new one is in place.
+func overwrite(f plainfile.File, content string, had int64) error {
+	if _, err := f.WriteAt([]byte(content), 0); err != nil || had <= int64(len(content)) {
+		return err
+	}
+	return f.Truncate(int64(len(content)))
 }
 
 // A file is what a reservation's file was found to be.
@@ -98,44 +119,29 @@ type file struct {
 	regular bool
 }
 
-// read returns a file. One that is no regular file, or a link, has no content. It uses system calls directly: it runs
-// for each of tens of thousands of files when an index is built.
+// read returns a file. One that is no regular file, or a link, has no content.
 func (d folder) read(name string) (f file, err error) {
-	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	h, err := d.open(name, unix.O_RDONLY)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
 		return file{}, nil
 	}
 	if err != nil {
-		return file{}, d.failed("open", name, err)
+		return file{}, err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer h.Close()
+	st, err := h.Stat()
+	if err != nil {
 		return file{}, d.failed("stat", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return file{}, nil
 	}
-	var b [maxContent]byte
-	n, err := unix.Read(fd, b[:])
-	if err != nil {
+	b := make([]byte, min(st.Size, maxContent))
+	n, err := h.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
 		return file{}, d.failed("read", name, err)
 	}
 	return file{string(b[:n]), st.Ino, st.Mtim.Nano(), true}, nil
-}
-
-// overwrite sets the content of a small file. It needs no space on the disk if the file is there already: the old
-// content goes only when the new one is in place.
-func (d folder) overwrite(name, content string) error {
-	f, err := d.open(name, unix.O_WRONLY|unix.O_CREAT)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte(content), 0)
-	if err == nil {
-		err = f.Truncate(int64(len(content)))
-	}
-	return errors.Join(err, f.Close())
 }
 
 // remove deletes a file; one that does not exist is no error.
@@ -149,28 +155,29 @@ func (d folder) remove(name string) error {
 // names lists the folder.
 func (d folder) names() ([]string, error) {
 	// Another open file: the position of a listing belongs to it.
-	f, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	h, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
+	f := os.NewFile(uintptr(h), d.path)
 	defer f.Close()
 	return f.Readdirnames(-1)
 }
 
 // lock takes the lock that the reference plugin takes. It ends when the file is closed.
-func (d folder) lock(ctx context.Context) (*os.File, error) {
+func (d folder) lock(ctx context.Context) (plainfile.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(d.fd, lockName, flags|unix.O_CREAT, 0o750)
 	if errors.Is(err, unix.EISDIR) {
 		fd, err = unix.Openat(d.fd, lockName, flags, 0) // a folder can be locked as well; the reference cannot use it at all
 	}
 	if err != nil {
-		return nil, d.failed("open", lockName, err)
+		return plainfile.None, d.failed("open", lockName, err)
 	}
 	if err := flock.Lock(ctx, fd, unix.LOCK_EX); err != nil {
-		return nil, d.failed("lock", lockName, err)
+		return plainfile.None, d.failed("lock", lockName, err)
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(d.path, lockName)), nil
+	return plainfile.File(fd), nil
 }
 
 // nameOf is the name of the file that reserves an address.
@@ -180,17 +187,4 @@ func nameOf(a netip.Addr) string { return a.String() }
 func addressOf(name string) (a netip.Addr, ok bool) {
 	a, err := netip.ParseAddr(name)
 	return a, err == nil && a.Zone() == "" && a == a.Unmap() && nameOf(a) == name
-}
-
-func cursorName(set int) string { return fmt.Sprintf("last_reserved_ip.%d", set) }
-
-// cursor returns the address that was last given out of a set. One that can not be read is none: it only says where
-// to go on looking.
-func (d folder) cursor(set int) (a netip.Addr, content string, exists bool) {
-	f, err := d.read(cursorName(set))
-	if err != nil || !f.regular {
-		return netip.Addr{}, "", false
-	}
-	a, _ = netip.ParseAddr(strings.TrimSpace(f.content))
-	return a.Unmap(), f.content, true
 }

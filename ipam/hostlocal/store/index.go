@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/bits"
 	"net/netip"
+	"strings"
 )
 
 // An index answers in constant time what the folder of reservations answers only to who reads all of it: which
@@ -24,12 +25,11 @@ type index struct {
 
 const (
 	indexName  = "index"
-	indexMagic = "braid reserved 1" // what a reservation can not begin with
+	indexMagic = "braid reserved 2" // what a reservation can not begin with
 )
 
-// The header is page 0. It is written last.
+// The header is in page 0. It is written last.
 type header struct {
-	Magic   [16]byte
 	Boot    [sha256.Size]byte // the boot of the node during which the folder was indexed
 	Node    [sha256.Size]byte // the node
 	Salt    [16]byte          // keys are hashed with, so that nobody can make many of one bucket
@@ -43,7 +43,7 @@ type header struct {
 // A stamp tells a state of the folder from every other.
 type stamp struct {
 	Dev, Ino     uint64
-	Mtime, Ctime int64 // nanoseconds
+	Mtime, Ctime uint64 // nanoseconds
 }
 
 // A chunk is the unit of the map of addresses: a page that has one bit per address, set if it is reserved.
@@ -58,7 +58,6 @@ const (
 // newIndex makes an index of a folder, with room for four times as many owners.
 func newIndex(n int) *index {
 	x := &index{pages: newPages(nil, 1)}
-	copy(x.Magic[:], indexMagic)
 	_, _ = rand.Read(x.Salt[:])
 	x.Owners = x.newTable(4 * n / bucketLoad)
 	x.Chunks = x.newTable(n / bucketLoad)
@@ -73,15 +72,12 @@ func (x *index) newTable(buckets int) table {
 
 // readIndex reads the header of an index. The pages are looked at when they are needed.
 func readIndex(file io.ReaderAt) (*index, error) {
-	var p page
-	if _, err := file.ReadAt(p[:], 0); err != nil {
+	b := make([]byte, headerSize)
+	if _, err := file.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
 	x := new(index)
-	if _, err := binary.Decode(p[pageHead:], binary.LittleEndian, &x.header); err != nil {
-		return nil, err
-	}
-	if string(x.Magic[:]) != indexMagic || !p.intact() || x.Owners.Buckets == 0 || x.Chunks.Buckets == 0 {
+	if !x.decode(b) || x.Owners.Buckets == 0 || x.Chunks.Buckets == 0 {
 		return nil, errCorrupt
 	}
 	x.pages = newPages(file, x.header.Pages)
@@ -91,13 +87,45 @@ func readIndex(file io.ReaderAt) (*index, error) {
 // writeHeader makes the index valid for a folder.
 func (x *index) writeHeader(w io.WriterAt, folder stamp) error {
 	x.header.Pages, x.Folder = x.size, folder
-	var p page
-	if _, err := binary.Encode(p[pageHead:], binary.LittleEndian, &x.header); err != nil {
-		return err
-	}
-	p.seal()
-	_, err := w.WriteAt(p[:], 0)
+	_, err := w.WriteAt(x.encode(), 0)
 	return err
+}
+
+const headerSize = 192
+
+func (h *header) encode() []byte {
+	b := make([]byte, pageHead, headerSize)
+	b = append(b, indexMagic...)
+	for _, bytes := range [][]byte{h.Boot[:], h.Node[:], h.Salt[:]} {
+		b = append(b, bytes...)
+	}
+	for _, n := range []uint64{h.Folder.Dev, h.Folder.Ino, h.Folder.Mtime, h.Folder.Ctime} {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	for _, n := range []uint32{h.Pages, h.Records, h.Owners.First, h.Owners.Buckets, h.Chunks.First, h.Chunks.Buckets} {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	b = b[:headerSize]
+	seal(b)
+	return b
+}
+
+// decode is the inverse. It returns false for what was not written whole, or is none.
+func (h *header) decode(b []byte) bool {
+	if !intact(b) || !strings.HasPrefix(string(b[pageHead:]), indexMagic) {
+		return false
+	}
+	b = b[pageHead+len(indexMagic):]
+	for _, into := range [][]byte{h.Boot[:], h.Node[:], h.Salt[:]} {
+		b = b[copy(into, b):]
+	}
+	for _, into := range []*uint64{&h.Folder.Dev, &h.Folder.Ino, &h.Folder.Mtime, &h.Folder.Ctime} {
+		*into, b = binary.LittleEndian.Uint64(b), b[8:]
+	}
+	for _, into := range []*uint32{&h.Pages, &h.Records, &h.Owners.First, &h.Owners.Buckets, &h.Chunks.First, &h.Chunks.Buckets} {
+		*into, b = binary.LittleEndian.Uint32(b), b[4:]
+	}
+	return true
 }
 
 func (x *index) digest(kind byte, key []byte) (d digest) {

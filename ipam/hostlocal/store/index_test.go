@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -136,8 +135,21 @@ func FuzzFolder(f *testing.F) {
 }
 
 func TestPageLayout(t *testing.T) {
-	if size := binary.Size(header{}); size > pageSize-pageHead {
-		t.Errorf("the header has %d bytes", size)
+	whole := header{
+		Boot: hash("b"), Node: hash("n"), Salt: [16]byte{1, 15: 2}, Folder: stamp{1, 2, 3, 1 << 63},
+		Pages: 5, Records: 6, Owners: table{7, 8}, Chunks: table{9, 1<<32 - 1},
+	}
+	b := whole.encode()
+	var again header
+	if len(b) != headerSize || !again.decode(b) || again != whole {
+		t.Errorf("the header has %d bytes, and becomes %+v: want %d, %+v", len(b), again, headerSize, whole)
+	}
+	for i := range b {
+		b[i] ^= 0x80
+		if again.decode(b) {
+			t.Errorf("byte %d of the header does not matter", i)
+		}
+		b[i] ^= 0x80
 	}
 	if pageHead+perPage*recordSize > pageSize || bitmapAt < pageHead {
 		t.Error("a page does not hold what it should")

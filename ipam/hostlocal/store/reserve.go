@@ -3,12 +3,13 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/internal/undo"
 )
 
@@ -60,9 +61,9 @@ func (s *Store) link(o Owner, picks []Pick) (f file, err error) {
 	}
 	u.Add("delete the prepared reservation", func() error { return s.private.remove(pendingName) })
 	s.changed = true
-	for _, p := range picks {
+	for i, p := range picks {
 		name := nameOf(p.Addr)
-		err := unix.Linkat(s.private.fd, pendingName, s.dir.fd, name, 0)
+		err := s.give(name, i == len(picks)-1)
 		if errors.Is(err, unix.EEXIST) {
 			return f, &TakenError{p.Addr}
 		}
@@ -77,46 +78,64 @@ func (s *Store) link(o Owner, picks []Pick) (f file, err error) {
 			return f, err
 		}
 	}
-	return f, s.private.remove(pendingName)
+	return f, nil
 }
 
-// prepare writes a reservation aside, to be linked to the names of its addresses. No crash of the process can so leave an
+// give gives the prepared reservation the name of an address: its last one, or one more.
+func (s *Store) give(name string, last bool) error {
+	if last {
+		err := unix.Renameat2(s.private.fd, pendingName, s.dir.fd, name, unix.RENAME_NOREPLACE)
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) { // a file system that cannot do that
+			return err
+		}
+	}
+	err := unix.Linkat(s.private.fd, pendingName, s.dir.fd, name, 0)
+	if err == nil && last {
+		err = s.private.remove(pendingName)
+	}
+	return err
+}
+
+// prepare writes a reservation aside, to be given the names of its addresses. No crash of the process can so leave an
 // address that is reserved for nobody. One file serves all addresses: it has one content.
 func (s *Store) prepare(o Owner) (f file, err error) {
 	if s.privateErr != nil {
 		return file{}, s.privateErr
 	}
-	// What a killed process left may be linked to an address by now: it is not to be written to.
-	if err := s.private.remove(pendingName); err != nil {
-		return file{}, err
-	}
-	w, err := s.private.open(pendingName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	h, size, err := s.blank()
 	if err != nil {
 		return file{}, err
 	}
-	_, err = io.WriteString(w, o.content())
-	if err = errors.Join(err, w.Close()); err == nil {
-		f, err = s.private.read(pendingName)
+	defer h.Close()
+	var st unix.Stat_t
+	if err = overwrite(h, o.content(), size); err == nil {
+		st, err = h.Stat()
 	}
 	if err != nil {
-		err = errors.Join(err, s.private.remove(pendingName))
+		return file{}, errors.Join(s.private.failed("write", pendingName, err), s.private.remove(pendingName))
 	}
-	return f, err
+	return file{ino: st.Ino, mtime: st.Mtim.Nano()}, nil
 }
 
-func (s *Store) moveCursor(u *undo.Stack, p Pick) error {
-	_, old, exists := s.dir.cursor(p.Set)
-	err := s.dir.overwrite(cursorName(p.Set), p.Addr.String())
-	if errors.Is(err, unix.EISDIR) {
-		return nil // a folder of that name is in nobody's way: the cursor only says where to go on looking
-	}
-	u.Add("put the cursor back", func() error {
-		if !exists {
-			return s.dir.remove(cursorName(p.Set))
+// blank opens the file that a reservation is written to, and tells its size: the one that was freed last, see
+// [Store.free]. To make one costs a file system more than all the rest.
+func (s *Store) blank() (h plainfile.File, size int64, err error) {
+	h, err = s.private.open(pendingName, unix.O_WRONLY)
+	if err == nil {
+		// What a killed process left may be linked to an address by now: it is not to be written to.
+		var st unix.Stat_t
+		if st, err = h.Stat(); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
+			return h, st.Size, nil
 		}
-		return s.dir.overwrite(cursorName(p.Set), old)
-	})
-	return err
+		h.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err := s.private.remove(pendingName); err != nil {
+			return plainfile.None, 0, err
+		}
+	}
+	h, err = s.private.open(pendingName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	return h, 0, err
 }
 
 // Release frees the addresses of an owner; if it has none, those that are reserved for its container without an
@@ -141,13 +160,31 @@ func (s *Store) Release(o Owner) error {
 	var errs []error
 	for _, a := range addrs {
 		s.changed = true
-		if err := s.dir.remove(nameOf(a)); err != nil {
+		if err := s.free(nameOf(a)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		s.note(s.index.remove(named, a))
 	}
 	return errors.Join(errs...)
+}
+
+// free takes the name of an address from a reservation, and keeps its file for the next one if it has no other name. It
+// then has zeros, as a reservation that was never written: should a loss of power leave them at another address, they are
+// known for what they are.
+func (s *Store) free(name string) error {
+	h, err := s.dir.open(name, unix.O_WRONLY)
+	if err != nil {
+		return s.dir.remove(name)
+	}
+	defer h.Close()
+	st, err := h.Stat()
+	if err != nil || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxContent || s.privateErr != nil ||
+		unix.Renameat(s.dir.fd, name, s.private.fd, pendingName) != nil {
+		return s.dir.remove(name)
+	}
+	_, _ = h.WriteAt(make([]byte, st.Size), 0)
+	return nil
 }
 
 func (s *Store) holds(o Owner, a netip.Addr) bool {

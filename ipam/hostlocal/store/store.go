@@ -7,17 +7,20 @@
 //   - lock is locked (flock) by whoever reads or writes any of them.
 //
 // A folder .braid beside the reservations holds what the reference does not have: an index, so that no operation takes
-// longer the more reservations there are, and the addresses that pods had before. It can be deleted at any time.
+// longer the more reservations there are, the addresses that pods had before, and a file for the next reservation. It can
+// be deleted at any time.
 package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Node tells the node, and the time since it was last started, from others.
@@ -31,15 +34,16 @@ type Node struct {
 // A Store is the locked folder of a network's reservations. It is for one goroutine.
 type Store struct {
 	dir  folder
-	lock *os.File
+	lock plainfile.File
 	node Node
 
-	private    folder   // of the index and the memory of pods
-	privateErr error    // why there is none
-	indexFile  *os.File // nil if there is none
+	private    folder         // of the index and the memory of pods
+	privateErr error          // why there is none
+	indexFile  plainfile.File // None if there is none
 	index      *index
-	broken     bool // the index, in memory
-	changed    bool // the folder, since the index was last noted to agree with it
+	broken     bool           // the index, in memory
+	cursors    map[int]cursor // by range set, those that were read
+	changed    bool           // the folder, since the index was last noted to agree with it
 }
 
 // Open locks the folder of a network until Close, waiting for the lock for as long as ctx lasts. It makes the folder if
@@ -48,13 +52,15 @@ type Store struct {
 // It deletes reservations that nobody can hold: those that were never written to their end, and those that are known
 // to be of an earlier boot of this node, which no container survives.
 func Open(ctx context.Context, path string, node Node, create bool) (s *Store, err error) {
-	if create {
+	s = &Store{node: node, private: folder{path: path, fd: -1}, indexFile: plainfile.None, cursors: map[int]cursor{}}
+	s.dir, err = openFolder(path)
+	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := makeFolder(path); err != nil {
 			return nil, err
 		}
+		s.dir, err = openFolder(path)
 	}
-	s = &Store{node: node, private: folder{path: path, fd: -1}}
-	if s.dir, err = openFolder(path); err != nil {
+	if err != nil {
 		if !create && cannotExist(err) {
 			err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 		}
@@ -86,21 +92,19 @@ func (s *Store) openPrivate() {
 // Close notes in the index what was changed and gives the lock back. That the index cannot be written is no error: it
 // is made anew by whoever opens the folder next.
 func (s *Store) Close() {
-	if s.changed && s.indexFile != nil {
+	if s.changed && s.indexFile != plainfile.None {
 		_ = s.writeIndex()
 	}
 	s.unlock()
 }
 
 func (s *Store) unlock() {
-	if s.indexFile != nil {
-		s.indexFile.Close()
-	}
+	_ = s.indexFile.Close()
 	if s.privateErr == nil {
 		s.private.close()
 	}
 	s.dir.close()
-	s.lock.Close()
+	_ = s.lock.Close()
 }
 
 // ask runs a question to the index. An index that turns out to be corrupt is made anew first.
@@ -163,10 +167,4 @@ func (s *Store) NextFree(from, to netip.Addr) (netip.Addr, error) {
 // Count returns how many addresses from..to are reserved. It takes longer than everything else here.
 func (s *Store) Count(from, to netip.Addr) (uint64, error) {
 	return ask(s, func(x *index) (uint64, error) { return x.count(from, to) })
-}
-
-// Cursor returns the address that was last given out of a range set; an invalid one if it is not known.
-func (s *Store) Cursor(set int) netip.Addr {
-	a, _, _ := s.dir.cursor(set)
-	return a
 }

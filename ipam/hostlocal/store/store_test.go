@@ -278,6 +278,57 @@ func TestAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestFileIsUsedAgain: what was freed becomes the next reservation, unless it has another name or was made by others.
+func TestFileIsUsedAgain(t *testing.T) {
+	o, next := Owner{"c-that-has-a-long-name", "eth0"}, Owner{"c2", "net1"}
+	for name, tt := range map[string]struct {
+		meanwhile func(dir, freed string) error
+		again     bool
+	}{
+		"as it is":            {func(string, string) error { return nil }, true},
+		"with another name":   {func(dir, freed string) error { return os.Link(freed, filepath.Join(dir, "backup")) }, false},
+		"read by others":      {func(_, freed string) error { return os.Chmod(freed, 0o644) }, false},
+		"of others":           {func(_, freed string) error { return os.Chown(freed, 65534, 65534) }, false},
+		"a link":              {func(dir, freed string) error { return errors.Join(os.Remove(freed), os.Symlink("../lock", freed)) }, false},
+		"taken away":          {func(_, freed string) error { return os.Remove(freed) }, false},
+		"a pipe without ends": {func(_, freed string) error { return errors.Join(os.Remove(freed), unix.Mkfifo(freed, 0o600)) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "blue")
+			inode := func(name string) (ino uint64, content string) {
+				t.Helper()
+				f := must2(folder{fd: unix.AT_FDCWD}.read(filepath.Join(dir, name)))(t)
+				return f.ino, f.content
+			}
+			use(t, dir, func(s *Store) { reserve(t, s, o, "10.0.0.2") })
+			first, _ := inode("10.0.0.2")
+			use(t, dir, func(s *Store) { check(t, s.Release(o)) })
+			freed := filepath.Join(".braid", pendingName)
+			if ino, content := inode(freed); ino != first || strings.Trim(content, "\x00") != "" {
+				t.Errorf("what was freed has inode %d and %q: want %d, and zeros", ino, content, first)
+			}
+			if len(must2(os.ReadDir(dir))(t)) != 3 { // .braid, lock, last_reserved_ip.0
+				t.Error("the reservation is still there")
+			}
+			check(t, tt.meanwhile(dir, filepath.Join(dir, freed)))
+			use(t, dir, func(s *Store) { reserve(t, s, next, "10.0.0.3") })
+			ino, content := inode("10.0.0.3")
+			if tt.again && ino != first || content != next.content() {
+				t.Errorf("the next one has inode %d and %q: want %d (%v), %q", ino, content, first, tt.again, next.content())
+			}
+			if info := must2(os.Lstat(filepath.Join(dir, "10.0.0.3")))(t); info.Mode() != 0o600 {
+				t.Errorf("it has the mode %v", info.Mode())
+			}
+			for name, want := range map[string]string{"lock": "", "backup": strings.Repeat("\x00", len(o.content()))} {
+				if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(b) != want {
+					t.Errorf("%s has %q", name, b)
+				}
+			}
+			use(t, dir, func(s *Store) { check(t, s.Release(next)) })
+		})
+	}
+}
+
 // TestKilled ends an operation at each of its steps.
 func TestKilled(t *testing.T) {
 	o := Owner{"c2", "eth0"}

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/undo"
+)
+
+// A cursor is the file that has the address which was last given out of a range set. One that cannot be read is none: it
+// only says where to go on looking.
+type cursor struct {
+	content string
+	exists  bool
+}
+
+func cursorName(set int) string { return "last_reserved_ip." + strconv.Itoa(set) }
+
+// Cursor returns the address that was last given out of a range set; an invalid one if it is not known.
+func (s *Store) Cursor(set int) netip.Addr {
+	a, _ := netip.ParseAddr(strings.TrimSpace(s.cursor(set).content))
+	return a.Unmap()
+}
+
+// cursor reads a cursor once: whoever writes it takes the lock.
+func (s *Store) cursor(set int) cursor {
+	c, known := s.cursors[set]
+	if !known {
+		f, err := s.dir.read(cursorName(set))
+		c = cursor{f.content, err == nil && f.regular}
+		s.cursors[set] = c
+	}
+	return c
+}
+
+// moveCursor has the search for the next address go on behind a pick.
+func (s *Store) moveCursor(u *undo.Stack, p Pick) error {
+	old, now := s.cursor(p.Set), cursor{p.Addr.String(), true}
+	err := s.setCursor(p.Set, now)
+	if errors.Is(err, unix.EISDIR) {
+		return nil // a folder of that name is in nobody's way: the cursor only says where to go on looking
+	}
+	u.Add("put the cursor back", func() error { return s.setCursor(p.Set, old) })
+	return err
+}
+
+func (s *Store) setCursor(set int, c cursor) error {
+	name, before := cursorName(set), s.cursor(set)
+	delete(s.cursors, set)
+	if !c.exists {
+		return s.dir.remove(name)
+	}
+	h, err := s.dir.open(name, unix.O_WRONLY|unix.O_CREAT)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := overwrite(h, c.content, int64(len(before.content))); err != nil {
+		return s.dir.failed("write", name, err)
+	}
+	s.cursors[set] = c
+	return nil
+}
