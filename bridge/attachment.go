@@ -93,9 +93,7 @@ func (a *attachment) connect(ctx context.Context) error {
 	if err := a.setPort(a.bridge, a.port); err != nil {
 		return err
 	}
-	if err := a.describe(); err != nil {
-		return err
-	}
+	a.describe()
 	if err := a.checkSpoofing(ctx); err != nil {
 		return err
 	}
@@ -125,15 +123,27 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	if a.adopted {
 		return a.adopt()
 	}
-	if a.port, err = a.createPort(); err != nil {
+	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error {
+		_, err := deletePort(a.node, a.owner)
+		return err
+	})
+	if err := a.createPort(); err != nil {
 		return err
 	}
-	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error { return deleteLink(a.node, a.port) })
-	return a.enlistPort(br, a.port)
+	if err := a.enlistPort(); err != nil {
+		return err
+	}
+	a.inPod, err = a.pod.Link(a.req.IfName)
+	return err
 }
 
 // adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.
-func (a *attachment) adopt() error {
+func (a *attachment) adopt() (err error) {
+	if indexOf(a.prev, a.req.IfName) >= 0 {
+		if a.inPod, err = a.pod.Link(a.req.IfName); err != nil {
+			return err
+		}
+	}
 	if a.port.Attrs().MasterIndex == a.bridge.Index {
 		return nil
 	}
@@ -144,7 +154,11 @@ func (a *attachment) adopt() error {
 			return fmt.Errorf("mark %s: %w", a.port.Attrs().Name, err)
 		}
 	}
-	return a.connectPort(a.bridge, a.port)
+	if err := a.connectPort(a.bridge, a.port); err != nil {
+		return err
+	}
+	a.bridge, err = a.findBridge(a.node) // which may have got another MTU and MAC address with the port
+	return err
 }
 
 // checkSpoofing has packets dropped that the pod sends with another MAC address than its own.
@@ -220,7 +234,7 @@ func (a *attachment) waitPort(ctx context.Context) error {
 	return a.node.WaitCarrier(ctx, a.port.Attrs().Name)
 }
 
-// configure gives the pod's interface its addresses and routes, and tells the neighbours. Packets must be able to pass
+// configure gives the pod's interface its addresses and routes. Packets must be able to pass
 // before: the probes of duplicate address detection are among the first.
 func (a *attachment) configure(ctx context.Context) error {
 	if a.inside < 0 || a.NoContainerInterface {
@@ -229,10 +243,7 @@ func (a *attachment) configure(ctx context.Context) error {
 	if err := a.waitPort(ctx); err != nil {
 		return err
 	}
-	if err := a.pod.Configure(ctx, a.inPod, a.result, a.options()); err != nil {
-		return err
-	}
-	return a.pod.Announce(a.inPod, a.result)
+	return a.pod.Configure(ctx, a.inPod, a.result, a.options())
 }
 
 func (a *attachment) options() netdev.Options {

@@ -161,9 +161,9 @@ func (e *essentials) discardBridge(ctx context.Context, node *netdev.Namespace) 
 	if err != nil {
 		return err
 	}
-	links, err := netdev.Dump(node.Handle().LinkList)
+	links, err := node.Links()
 	if err != nil {
-		return fmt.Errorf("list the ports of bridge %s: %w", e.Bridge, err)
+		return err
 	}
 	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Attrs().Index }) {
 		return nil

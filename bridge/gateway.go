@@ -138,7 +138,7 @@ func forward(node *netdev.Namespace, addrs []*net.IPNet) error {
 
 // ensureAddresses gives a link the addresses that it lacks, if it has none that are in the way.
 func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *undo.Stack) error {
-	have, err := addresses(a.node, link)
+	have, err := a.node.Addresses(link)
 	if err != nil {
 		return err
 	}
@@ -156,14 +156,6 @@ func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *
 		}
 	}
 	return nil
-}
-
-func addresses(node *netdev.Namespace, link netlink.Link) ([]netlink.Addr, error) {
-	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return node.Handle().AddrList(link, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
-	}
-	return have, nil
 }
 
 // removeAddress removes an address that is in the way, if that is wanted.
@@ -233,7 +225,7 @@ func (c *config) checkGateways(node *netdev.Namespace, br *netlink.Bridge, ips [
 	if err != nil {
 		return err
 	}
-	have, err := addresses(node, link)
+	have, err := node.Addresses(link)
 	if err != nil {
 		return err
 	}

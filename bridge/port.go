@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -32,52 +31,69 @@ func hostName(owner string, n int) string {
 }
 
 // createPort makes the pair. The pod's end is in the pod from the start, under its final name.
-func (a *attachment) createPort() (netlink.Link, error) {
-	h := a.node.Handle()
+func (a *attachment) createPort() error {
 	for n := range names {
-		veth := &netlink.Veth{
-			LinkAttrs:        netlink.NewLinkAttrs(),
-			PeerName:         a.req.IfName,
-			PeerHardwareAddr: a.mac,
-			PeerNamespace:    netlink.NsFd(a.pod.FD()),
+		// With one queue, or else the kernel makes one per CPU and then waits until it can take them away again.
+		veth := &netdev.NewLink{
+			Kind: "veth", Name: hostName(a.owner.String(), n), Up: true, MTU: a.MTU, TxQueues: 1, RxQueues: 1,
+			Peer: &netdev.NewLink{Name: a.req.IfName, In: a.pod, MTU: a.MTU, MAC: a.mac, TxQueues: 1, RxQueues: 1},
 		}
-		veth.Name, veth.MTU = hostName(a.owner.String(), n), a.MTU
-		// Otherwise the kernel makes a queue per CPU and then waits until it can take them away again.
-		veth.NumTxQueues, veth.NumRxQueues = 1, 1
-		veth.Flags = net.FlagUp
-		err := h.LinkAdd(veth)
+		err := a.makePair(veth)
 		if errors.Is(err, unix.EEXIST) {
 			// A killed ADD for the same name in another namespace.
 			if found, delErr := deletePort(a.node, a.owner); delErr != nil {
-				return nil, delErr
+				return delErr
 			} else if found {
-				err = h.LinkAdd(veth)
+				err = a.makePair(veth)
 			}
 		}
 		if err == nil {
-			return veth, nil
+			return nil
 		}
 		if free := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || free != nil {
-			return nil, errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
+			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
 		}
 	}
-	return nil, fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
+	return fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
+}
+
+func (a *attachment) makePair(veth *netdev.NewLink) error {
+	b := a.node.Batch()
+	b.NewLink(veth)
+	b.Link(veth.Name, &a.port) // and not by the other end, where others may be at work
+	return b.Send()
 }
 
 // enlistPort marks the port that it has made, and makes it one of the bridge.
-func (a *attachment) enlistPort(br *netlink.Bridge, port netlink.Link) error {
+func (a *attachment) enlistPort() error {
 	attributes := []*nl.RtAttr{
 		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))),
 	}
 	// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
 	noAddress := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	noAddress.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
-	err := a.node.SetLink(port, append(attributes, noAddress)...)
+	err := a.enlist(append(attributes, noAddress)...)
 	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
-		err = a.node.SetLink(port, attributes...)
+		err = a.enlist(attributes...)
 	}
-	return connected(br, port, err)
+	return connected(a.bridge, a.port, err)
+}
+
+// enlist looks the bridge up once more: its first port may have changed MTU and MAC address of one that somebody else has
+// made.
+func (a *attachment) enlist(attributes ...*nl.RtAttr) error {
+	var br netlink.Link
+	b := a.node.Batch()
+	b.SetLink(a.port.Attrs().Index, attributes...)
+	b.LinkAt(a.bridge.Index, &br)
+	if err := b.Send(); err != nil {
+		return err
+	}
+	if now, ok := br.(*netlink.Bridge); ok {
+		a.bridge = now
+	}
+	return nil
 }
 
 // connectPort makes a link a port of the bridge.
@@ -156,9 +172,9 @@ func deleteLink(node *netdev.Namespace, link netlink.Link) error {
 
 // deleteStalePorts deletes the ports whose owner is stale.
 func deleteStalePorts(node *netdev.Namespace, stale func(owner string) bool) error {
-	links, err := netdev.Dump(node.Handle().LinkList)
+	links, err := node.Links()
 	if err != nil {
-		return fmt.Errorf("list the ports of the node: %w", err)
+		return err
 	}
 	var errs []error
 	for _, link := range links {

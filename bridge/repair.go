@@ -139,9 +139,9 @@ func (a *attachment) restoreMAC() error {
 	if err != nil {
 		return err
 	}
-	links, err := netdev.Dump(a.node.Handle().LinkList)
+	links, err := a.node.Links()
 	if err != nil {
-		return fmt.Errorf("list the ports of bridge %s: %w", a.Bridge, err)
+		return err
 	}
 	hasPorts := slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == a.bridge.Index })
 	if hasPorts && !bytes.Equal(made, want) {

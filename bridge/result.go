@@ -10,11 +10,7 @@ import (
 
 // describe begins the result: "interfaces: An array of all interfaces created by the attachment, including any
 // host-level interfaces".
-func (a *attachment) describe() (err error) {
-	// Once more: the first port may have changed MTU and MAC address of a bridge that somebody else has made.
-	if a.bridge, err = a.findBridge(a.node); err != nil {
-		return err
-	}
+func (a *attachment) describe() {
 	a.result = &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if a.prev != nil {
 		a.result.Interfaces = slices.Clone(a.prev.Interfaces)
@@ -23,24 +19,13 @@ func (a *attachment) describe() (err error) {
 		Name: a.bridge.Name, Mac: a.bridge.HardwareAddr.String(), Mtu: a.bridge.MTU,
 	})
 	if a.adopted {
-		if a.inside = indexOf(a.prev, a.req.IfName); a.inside >= 0 {
-			a.inPod, err = a.pod.Link(a.req.IfName)
-		}
-		return err
-	}
-	port, err := a.node.Link(a.port.Attrs().Name)
-	if err != nil {
-		return err
-	}
-	a.port = port // not before: what undoes the ADD knows it
-	if a.inPod, err = a.pod.Link(a.req.IfName); err != nil {
-		return err
+		a.inside = indexOf(a.prev, a.req.IfName)
+		return
 	}
 	ofPort := a.node.Interface(a.port)
 	ofPort.Sandbox = ""
 	a.result.Interfaces = append(a.result.Interfaces, ofPort, a.pod.Interface(a.inPod))
 	a.inside = len(a.result.Interfaces) - 1
-	return nil
 }
 
 // indexOf returns the index of the pod's interface in a result, or -1.

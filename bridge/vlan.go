@@ -239,7 +239,7 @@ func (e *essentials) vlanIsUsed(node *netdev.Namespace) (bool, error) {
 		if !slices.ContainsFunc(vlans, func(v *nl.BridgeVlanInfo) bool { return v.PortVID() && int(v.Vid) == e.VLAN }) {
 			continue
 		}
-		if port, err := node.Handle().LinkByIndex(int(index)); err == nil && e.isPort(node, port) {
+		if port, err := node.LinkAt(int(index)); err == nil && e.isPort(node, port) {
 			return true, nil
 		}
 	}

@@ -59,6 +59,11 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, fmt.Errorf("open CNI_NETNS: %w", err)
 	}
 	defer ns.Close()
+	node, err := netdev.Host() // so that the plugins share it too
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace of the node: %w", err)
+	}
+	defer node.Close()
 
 	cluster, err := c.connect()
 	if err != nil {
@@ -249,11 +254,13 @@ func (c *call) attachOne(ctx context.Context, ns *netdev.Namespace, ch *chain.Ch
 		return errors.As(err, &incomplete), errors.Join(err, c.deviceInfo().remove(at, a.Name))
 	}
 	var actual *types100.Interface
-	link, err := ns.Link(a.IfName)
-	if err == nil {
-		actual = ns.Interface(link)
-	} else if !errors.Is(err, netdev.ErrNotFound) {
-		return true, err
+	if !ch.InProcess() || podInterface(res) < 0 { // own plugins tell what there is
+		link, err := ns.Link(a.IfName)
+		if err == nil {
+			actual = ns.Interface(link)
+		} else if !errors.Is(err, netdev.ErrNotFound) {
+			return true, err
+		}
 	}
 	a.Result, err = normalize(res, at, actual)
 	c.log.Debug("attached", "network", a.Name, "interface", a.IfName, "took", time.Since(start))

@@ -10,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/ipam"
@@ -96,11 +97,14 @@ func (p Plugin) device(req *cni.Request) (*stacked.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, New: conf.link, SharesMAC: true, Same: conf.same}, nil
+	return &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, Data: conf.linkData(), SharesMAC: true, Same: conf.same}, nil
 }
 
-func (c *config) link(attrs netlink.LinkAttrs) netlink.Link {
-	return &netlink.IPVlan{LinkAttrs: attrs, Mode: c.mode, Flag: c.flag}
+func (c *config) linkData() []*nl.RtAttr {
+	return []*nl.RtAttr{
+		nl.NewRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(uint16(c.mode))),
+		nl.NewRtAttr(nl.IFLA_IPVLAN_FLAG, nl.Uint16Attr(uint16(c.flag))),
+	}
 }
 
 // same sees what another attachment did: mode and flag belong to the parent, and the last one that is created on it

@@ -114,13 +114,13 @@ type shim struct {
 
 // ensure returns the node's macvlan interface on a parent, and makes it if it is not there.
 func (a access) ensure(host *netdev.Namespace, parentIndex int) (*shim, error) {
-	lower, err := host.Handle().LinkByIndex(parentIndex)
+	lower, err := host.LinkAt(parentIndex)
 	if err != nil {
 		return nil, fmt.Errorf("look up the parent: %w", err)
 	}
-	addrs, err := netdev.Dump(func() ([]netlink.Addr, error) { return host.Handle().AddrList(lower, netlink.FAMILY_ALL) })
+	addrs, err := host.Addresses(lower)
 	if err != nil {
-		return nil, fmt.Errorf("list the addresses of %s: %w", lower.Attrs().Name, err)
+		return nil, err
 	}
 	s := &shim{}
 	for _, addr := range addrs {
@@ -297,11 +297,8 @@ func (a access) removeRoutes(ctx context.Context, stale func(metric int) bool) e
 
 // shims returns the node's interfaces of the network.
 func (a access) shims(host *netdev.Namespace) ([]netlink.Link, error) {
-	links, err := netdev.Dump(host.Handle().LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list the interfaces of the node: %w", err)
-	}
-	return slices.DeleteFunc(links, func(l netlink.Link) bool { return !a.isShim(l) }), nil
+	links, err := host.Links()
+	return slices.DeleteFunc(links, func(l netlink.Link) bool { return !a.isShim(l) }), err
 }
 
 func ownRoutes(host *netdev.Namespace) ([]netlink.Route, error) {

@@ -13,6 +13,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/undo"
@@ -125,15 +126,20 @@ func (p Plugin) device(req *cni.Request) (*config, *stacked.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	d := &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, New: conf.link, Same: conf.same}
+	d := &stacked.Device{Config: conf.Config, Kind: kind, IPAM: delegate, Data: conf.linkData(), Same: conf.same}
 	if len(conf.sources) > 0 {
 		d.Finish = conf.setSources
 	}
 	return conf, d, nil
 }
 
-func (c *config) link(attrs netlink.LinkAttrs) netlink.Link {
-	return &netlink.Macvlan{LinkAttrs: attrs, Mode: c.mode, BCQueueLen: c.BCQueueLen}
+func (c *config) linkData() []*nl.RtAttr {
+	// The library counts the modes, of each of which the kernel has a bit.
+	data := []*nl.RtAttr{nl.NewRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(1<<(c.mode-netlink.MACVLAN_MODE_PRIVATE)))}
+	if c.BCQueueLen > 0 {
+		data = append(data, nl.NewRtAttr(nl.IFLA_MACVLAN_BC_QUEUE_LEN, nl.Uint32Attr(c.BCQueueLen)))
+	}
+	return data
 }
 
 func (c *config) setSources(ns *netdev.Namespace, link netlink.Link) error {

@@ -9,6 +9,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/mdlayher/ndp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,21 +24,12 @@ func (ns *Namespace) Announce(link netlink.Link, res *types100.Result) error {
 	if err != nil {
 		return err
 	}
-	if !hasNeighbours(link) {
-		return nil
+	b := ns.Batch()
+	b.announceIPv4(link, ips)
+	if err := b.Send(); err != nil {
+		return err
 	}
-	var v6 []net.IP
-	for _, ip := range ips {
-		if family(ip.Address.IP) == netlink.FAMILY_V6 {
-			v6 = append(v6, ip.Address.IP)
-		} else if err := ns.announceIPv4(link, ip.Address.IP); err != nil {
-			return err
-		}
-	}
-	if len(v6) == 0 {
-		return nil
-	}
-	return ns.Do(func() error { return announceIPv6(link, v6) })
+	return ns.announceIPv6(link, ips)
 }
 
 func hasNeighbours(link netlink.Link) bool {
@@ -47,18 +39,36 @@ func hasNeighbours(link netlink.Link) bool {
 // announceIPv4 makes the kernel look for the interface's own address as if it were a neighbour's. What it sends, three
 // times with a second in between, are gratuitous ARP requests. A packet socket could send them too, but to close one
 // takes the kernel an RCU grace period: ten milliseconds and more.
-func (ns *Namespace) announceIPv4(link netlink.Link, ip net.IP) error {
-	err := ns.handle.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: ip.To4(), Flags: netlink.NTF_USE})
-	if errors.Is(err, unix.ENOBUFS) {
-		return nil // the table of neighbours, which all namespaces share, is full: no reason to have no network
+func (b *Batch) announceIPv4(link netlink.Link, ips []*types100.IPConfig) {
+	for _, ip := range ips {
+		ip := ip.Address.IP.To4()
+		if ip == nil || !hasNeighbours(link) {
+			continue
+		}
+		header := &netlink.Ndmsg{Family: unix.AF_INET, Index: uint32(link.Attrs().Index), Flags: netlink.NTF_USE}
+		b.add(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+			if err == nil || errors.Is(err, unix.ENOBUFS) {
+				return nil // the table of neighbours, which all namespaces share, is full: no reason to have no network
+			}
+			return fmt.Errorf("announce %s on %s: %w", ip, link.Attrs().Name, err)
+		}, header, nl.NewRtAttr(netlink.NDA_DST, ip))
 	}
-	if err != nil {
-		return fmt.Errorf("announce %s on %s: %w", ip, link.Attrs().Name, err)
-	}
-	return nil
 }
 
-func announceIPv6(link netlink.Link, ips []net.IP) error {
+func (ns *Namespace) announceIPv6(link netlink.Link, ips []*types100.IPConfig) error {
+	var v6 []net.IP
+	for _, ip := range ips {
+		if family(ip.Address.IP) == netlink.FAMILY_V6 && hasNeighbours(link) {
+			v6 = append(v6, ip.Address.IP)
+		}
+	}
+	if len(v6) == 0 {
+		return nil
+	}
+	return ns.Do(func() error { return advertiseAll(link, v6) })
+}
+
+func advertiseAll(link netlink.Link, ips []net.IP) error {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
 	if err != nil {
 		return fmt.Errorf("open an ICMPv6 socket: %w", err)

@@ -57,9 +57,9 @@ func checkLink(link netlink.Link, res *types100.Result) error {
 }
 
 func (ns *Namespace) checkAddresses(link netlink.Link, ips []*types100.IPConfig) error {
-	have, err := Dump(func() ([]netlink.Addr, error) { return ns.handle.AddrList(link, netlink.FAMILY_ALL) })
+	have, err := ns.Addresses(link)
 	if err != nil {
-		return fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
+		return err
 	}
 	var errs []error
 	for _, want := range netlinkAddrs(ips, Options{}) {

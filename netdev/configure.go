@@ -3,12 +3,14 @@ package netdev
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,9 +24,9 @@ type Options struct {
 	SourceRouting bool
 }
 
-// Configure sets an interface up and gives it those addresses of the result that refer to it, and all routes of the
-// result. What is there already is left as it is. It returns when the addresses can be used: it waits for duplicate
-// address detection, at most 5 seconds, and fails if another host has an address.
+// Configure sets an interface up, gives it those addresses of the result that refer to it, and all routes of the result, and
+// announces the addresses. What is there already is left as it is. It returns when the addresses can be used: it waits for
+// duplicate address detection, at most 5 seconds, and fails if another host has an address.
 func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *types100.Result, opts Options) error {
 	ifName := link.Attrs().Name
 	ips, err := AddressesOf(ifName, res)
@@ -38,34 +40,38 @@ func (ns *Namespace) Configure(ctx context.Context, link netlink.Link, res *type
 		}
 	}
 	detection := hasIPv6(addrs) && !opts.UniqueAddresses
-	var restore func() error
+	restore := func() error { return nil }
 	if detection {
 		if restore, err = ns.hastenDetection(ifName); err != nil {
 			return err
 		}
 	}
+	b := ns.Batch()
 	for _, addr := range addrs {
-		if err := ns.addAddress(link, addr); err != nil {
-			return err
-		}
+		b.addAddress(link, addr)
 	}
-	if err := ns.SetUp(link); err != nil {
-		return err
-	}
+	b.setUp(link)
 	for _, route := range netlinkRoutes(link, ips, res.Routes) {
-		if err := ns.addRoute(route); err != nil {
-			return err
-		}
+		b.addRoute(route)
 	}
 	if opts.SourceRouting {
-		if err := ns.addSourceRouting(link, ips, res.Routes); err != nil {
+		b.addSourceRoutes(link, ips, res.Routes)
+	}
+	b.announceIPv4(link, ips)
+	if err := b.Send(); err != nil {
+		return err
+	}
+	if opts.SourceRouting {
+		if err := ns.addSourceRules(link, ips); err != nil {
 			return err
 		}
 	}
-	if !detection {
-		return nil
+	if detection {
+		if err := errors.Join(ns.waitDAD(ctx, link, addrs), restore()); err != nil {
+			return err
+		}
 	}
-	return errors.Join(ns.waitDAD(ctx, link, addrs), restore())
+	return ns.announceIPv6(link, ips)
 }
 
 // AddressesOf returns the addresses of a result that refer to an interface of the pod, and fails if an index points nowhere.
@@ -112,19 +118,95 @@ func family(ip net.IP) int {
 	return netlink.FAMILY_V6
 }
 
-func (ns *Namespace) addAddress(link netlink.Link, addr *netlink.Addr) error {
-	err := ns.handle.AddrAdd(link, addr)
-	if errors.Is(err, unix.EEXIST) {
-		// The kernel knows an IPv6 address with another prefix length as the same one.
-		have, list := Dump(func() ([]netlink.Addr, error) { return ns.handle.AddrList(link, family(addr.IP)) })
-		if list == nil && find(have, addr) != nil {
-			return nil
+func (b *Batch) addAddress(link netlink.Link, addr *netlink.Addr) {
+	ip, ones, bits := rawIP(addr.IP), 0, 0
+	if ones, bits = addr.Mask.Size(); bits > 8*len(ip) { // of an IPv4 address written as IPv6
+		ones -= bits - 8*len(ip)
+	}
+	header := nl.NewIfAddrmsg(family(addr.IP))
+	header.Index, header.Prefixlen = uint32(link.Attrs().Index), uint8(ones)
+	header.IfAddrmsg.Flags = uint8(addr.Flags)
+	data := []nl.NetlinkRequestData{header, nl.NewRtAttr(unix.IFA_LOCAL, ip), nl.NewRtAttr(unix.IFA_ADDRESS, ip)}
+	if len(ip) == net.IPv4len && ones < 31 { // RFC 3021: a subnet of two has no broadcast address
+		broadcast := binary.BigEndian.Uint32(ip) | ^uint32(0)>>ones
+		data = append(data, nl.NewRtAttr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, broadcast)))
+	}
+	b.add(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+		if errors.Is(err, unix.EEXIST) {
+			// The kernel knows an IPv6 address with another prefix length as the same one.
+			if have, listErr := b.ns.Addresses(link); listErr == nil && find(have, addr) != nil {
+				return nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("add address %s to %s: %w", addr.IPNet, link.Attrs().Name, err)
+		}
+		return nil
+	}, data...)
+}
+
+// rawIP returns an address in the length of its family.
+func rawIP(ip net.IP) net.IP {
+	if v4 := ip.To4(); v4 != nil {
+		return v4
+	}
+	return ip.To16()
+}
+
+// Addresses returns those of an interface.
+func (ns *Namespace) Addresses(link netlink.Link) ([]netlink.Addr, error) {
+	index := link.Attrs().Index
+	addrs, err := Dump(func() (addrs []netlink.Addr, err error) {
+		header := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		header.Index = uint32(index)
+		messages, err := ns.one(unix.RTM_GETADDR, unix.NLM_F_DUMP, header)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			a, err := decodeAddress(m)
+			if err != nil {
+				return nil, err
+			}
+			if a.LinkIndex == index { // a kernel before 4.20 lists them all
+				addrs = append(addrs, a)
+			}
+		}
+		return addrs, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
+	}
+	return addrs, nil
+}
+
+// decodeAddress reads of an address what a configuration says of one.
+func decodeAddress(message []byte) (a netlink.Addr, err error) {
+	if len(message) < unix.SizeofIfAddrmsg {
+		return a, unix.EBADMSG
+	}
+	header := nl.DeserializeIfAddrmsg(message)
+	attributes, err := nl.ParseRouteAttr(message[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return a, err
+	}
+	a.LinkIndex, a.Flags = int(header.Index), int(header.IfAddrmsg.Flags)
+	var local, address net.IP
+	for _, attr := range attributes {
+		switch {
+		case attr.Attr.Type == unix.IFA_LOCAL:
+			local = attr.Value
+		case attr.Attr.Type == unix.IFA_ADDRESS:
+			address = attr.Value // of the other end, if the link has only two
+		case attr.Attr.Type == unix.IFA_FLAGS && len(attr.Value) >= 4:
+			a.Flags = int(nl.NativeEndian().Uint32(attr.Value))
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("add address %s to %s: %w", addr.IPNet, link.Attrs().Name, err)
+	if local == nil {
+		local = address
 	}
-	return nil
+	a.IPNet = &net.IPNet{IP: local, Mask: net.CIDRMask(int(header.Prefixlen), 8*len(local))}
+	return a, nil
 }
 
 // find returns the address that equals another one, prefix length included.

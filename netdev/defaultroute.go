@@ -43,10 +43,12 @@ func (ns *Namespace) SetDefaultRoutes(ifName string, gateways ...net.IP) error {
 		if err := ns.DeleteDefaultRoutes("", fam); err != nil {
 			return err
 		}
+		b := ns.Batch()
 		for _, route := range want {
-			if err := ns.addRoute(route); err != nil {
-				return err
-			}
+			b.addRoute(route)
+		}
+		if err := b.Send(); err != nil {
+			return err
 		}
 	}
 	return nil

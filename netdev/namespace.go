@@ -2,7 +2,8 @@
 // that it still is what the result says, and removes it.
 //
 // A [Namespace] holds netlink sockets that were opened inside, so nearly everything happens without a thread having
-// to enter the namespace. Only sysctls need that ([Namespace.Do]). What the kernel takes time for (carrier, duplicate
+// to enter the namespace. What an ADD does goes by a [Batch]: requests in one datagram, and no more of the answers is decoded
+// than is looked at. For the rest there is the library's [Namespace.Handle]. Only sysctls need that ([Namespace.Do]). What the kernel takes time for (carrier, duplicate
 // address detection) is waited for by netlink notification, until the context ends; nothing sleeps for that.
 package netdev
 
@@ -13,7 +14,6 @@ import (
 	"runtime"
 	"sync"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -32,9 +32,10 @@ type Namespace struct {
 	path   string
 	fd     netns.NsHandle
 	handle *netlink.Handle
-	socket *nl.SocketHandle // for requests that the handle has no function for
+	socket *socket
 	id     identity
-	users  int // that have opened it and not closed it, guarded by opened
+	own    bool // it is the process's, in which all threads are but those of a Do
+	users  int  // that have opened it and not closed it, guarded by opened
 }
 
 // An identity is that of a namespace, whatever paths lead to it.
@@ -56,15 +57,18 @@ func Open(path string) (*Namespace, error) {
 	if path == "" {
 		return nil, fmt.Errorf("open the network namespace: no path is given: %w", ErrGone)
 	}
-	return share(path, func(ns *Namespace) error {
-		// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
-		return ns.Do(ns.connect)
-	})
+	// Not netlink.NewHandleAt, which goes on with a thread that has not found the way back.
+	return share(path, func(ns *Namespace) error { return ns.Do(ns.connect) })
 }
 
 // Host opens the namespace of this process: the node's. It asks for that of the thread, since the main thread, which
 // /proc/self is about, may be one that the Go runtime has put aside. Nobody may call it within [Namespace.Do].
-func Host() (*Namespace, error) { return share(threadNamespace, (*Namespace).connect) }
+func Host() (*Namespace, error) {
+	return share(threadNamespace, func(ns *Namespace) error {
+		ns.own = true
+		return ns.connect()
+	})
+}
 
 // threadNamespace leads to that of the thread which looks. Threads that are elsewhere than the process are in a
 // [Namespace.Do], and belong to that alone.
@@ -74,7 +78,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 func share(path string, connect func(*Namespace) error) (*Namespace, error) {
 	opened.Lock()
 	defer opened.Unlock()
-	if ns, ok := opened.byPath[path]; ok && ns.isAt(path) {
+	if ns, ok := opened.byPath[path]; ok && (ns.own || ns.isAt(path)) {
 		ns.users++
 		return ns, nil
 	}
@@ -125,13 +129,10 @@ func (ns *Namespace) isAt(path string) bool {
 
 // connect opens netlink sockets in the namespace of the thread.
 func (ns *Namespace) connect() (err error) {
-	if ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if ns.socket, err = openSocket(); err != nil {
 		return err
 	}
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
-	if err == nil {
-		ns.socket = &nl.SocketHandle{Socket: socket}
-	}
+	ns.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	return err
 }
 
@@ -175,7 +176,7 @@ func (ns *Namespace) release() error {
 		ns.handle.Close()
 	}
 	if ns.socket != nil {
-		ns.socket.Close()
+		ns.socket.close()
 	}
 	return ns.fd.Close()
 }
@@ -189,18 +190,24 @@ func (ns *Namespace) Handle() *netlink.Handle { return ns.handle }
 // FD returns the descriptor of the namespace, for netlink.NsFd. It is valid until Close.
 func (ns *Namespace) FD() int { return int(ns.fd) }
 
-// request has the kernel do what a request says, inside the namespace.
+// request has the kernel do what takes it a grace period of RCU: on a socket of its own, so that nobody else waits.
 func (ns *Namespace) request(r *nl.NetlinkRequest) error {
-	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: ns.socket}
-	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	var slow *socket
+	err := ns.Do(func() (err error) { slow, err = openSocket(); return err })
+	if err != nil {
+		return fmt.Errorf("open a netlink socket in %s: %w", ns.path, err)
+	}
+	defer slow.close()
+	answers, err := slow.ask([]request{{message: r}})
+	if err == nil {
+		err = answers[0].err
+	}
 	return err
 }
 
 // Do runs fn on a thread that is inside the namespace. It is for what netlink cannot do: sysctls and sockets.
 func (ns *Namespace) Do(fn func() error) error {
-	if ns.isAt(threadNamespace) { // the node's own
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	if ns.own {
 		return fn()
 	}
 	done := make(chan error, 1)
@@ -227,92 +234,6 @@ func (ns *Namespace) enter(fn func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
-}
-
-// Link returns an interface of the namespace by name. The error wraps ErrNotFound if there is none.
-func (ns *Namespace) Link(name string) (netlink.Link, error) {
-	link, err := ns.handle.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil, fmt.Errorf("look up interface %s in %s: %w", name, ns.path, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up interface %s in %s: %w", name, ns.path, err)
-	}
-	return link, nil
-}
-
-// Interface returns what a result says of an interface of the namespace.
-func (ns *Namespace) Interface(link netlink.Link) *types100.Interface {
-	attrs := link.Attrs()
-	return &types100.Interface{Name: attrs.Name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}
-}
-
-// SetUp sets an interface up, unless it was when it was looked up.
-func (ns *Namespace) SetUp(link netlink.Link) error {
-	attrs := link.Attrs()
-	if attrs.RawFlags&unix.IFF_UP != 0 {
-		return nil
-	}
-	if err := ns.handle.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", attrs.Name, err)
-	}
-	attrs.RawFlags |= unix.IFF_UP
-	return nil
-}
-
-// SetLink changes several attributes of an interface (IFLA_*) by one request.
-func (ns *Namespace) SetLink(link netlink.Link, attributes ...*nl.RtAttr) error {
-	r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(link.Attrs().Index)
-	r.AddData(msg)
-	for _, a := range attributes {
-		r.AddData(a)
-	}
-	return ns.request(r)
-}
-
-// Names returns the names of all interfaces.
-func (ns *Namespace) Names() ([]string, error) {
-	links, err := Dump(ns.handle.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links of %s: %w", ns.path, err)
-	}
-	names := make([]string, len(links))
-	for i, link := range links {
-		names[i] = link.Attrs().Name
-	}
-	return names, nil
-}
-
-// Free returns an error if the name is taken in the namespace.
-//
-// "If an interface of the requested name already exists in the container, the CNI plugin MUST return with an error."
-func (ns *Namespace) Free(name string) error {
-	switch _, err := ns.Link(name); {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	return fmt.Errorf("interface %s exists already in %s", name, ns.path)
-}
-
-// DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.
-func (ns *Namespace) DeleteLink(name string) error {
-	link, err := ns.Link(name)
-	if err == nil {
-		err = ns.handle.LinkDel(link)
-		if errors.Is(err, unix.ENODEV) {
-			err = nil // somebody else was faster
-		}
-		if err != nil {
-			err = fmt.Errorf("delete interface %s in %s: %w", name, ns.path, err)
-		}
-	} else if errors.Is(err, ErrNotFound) {
-		err = nil
-	}
-	return errors.Join(err, ns.deleteOrphanedRules())
 }
 
 // Dump calls a netlink list function again if the kernel says that its answer may be incomplete, because links,

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,13 +58,53 @@ func gateway(ips []*types100.IPConfig, fam int) (gw net.IP) {
 	return gw
 }
 
-func (ns *Namespace) addRoute(route *netlink.Route) error {
-	// "Ecmp" stands for neither exclusive nor replacing: a route of another interface to the same destination stays,
-	// and only the very same one is EEXIST.
-	if err := ns.handle.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add route %s: %w", routeString(route), err)
+func (b *Batch) addRoute(route *netlink.Route) {
+	data, err := routeMessage(route)
+	if err != nil {
+		b.fail(fmt.Errorf("add route %s: %w", routeString(route), err))
+		return
 	}
-	return nil
+	// With neither "exclusive" nor "replace" a route of another interface to the same destination stays, and only the very
+	// same one is EEXIST.
+	b.add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add route %s: %w", routeString(route), err)
+		}
+		return nil
+	}, data...)
+}
+
+// routeMessage has of a route what [netlinkRoutes] puts into one.
+func routeMessage(r *netlink.Route) ([]nl.NetlinkRequestData, error) {
+	header, dst := nl.NewRtMsg(), rawIP(r.Dst.IP)
+	ones, _ := r.Dst.Mask.Size()
+	header.Family, header.Dst_len, header.Scope = uint8(family(dst)), uint8(ones), uint8(r.Scope)
+	data := []nl.NetlinkRequestData{header, nl.NewRtAttr(unix.RTA_DST, dst), nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(r.LinkIndex)))}
+	if r.Gw != nil {
+		gw := rawIP(r.Gw)
+		if len(gw) != len(dst) {
+			return nil, errors.New("the gateway is of the other IP family")
+		}
+		data = append(data, nl.NewRtAttr(unix.RTA_GATEWAY, gw))
+	}
+	if r.Table > 0 {
+		header.Table = unix.RT_TABLE_UNSPEC
+		data = append(data, nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(r.Table))))
+	}
+	if r.Priority > 0 {
+		data = append(data, nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority))))
+	}
+	metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	if r.MTU > 0 {
+		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.MTU)))
+	}
+	if r.AdvMSS > 0 {
+		metrics.AddRtAttr(unix.RTAX_ADVMSS, nl.Uint32Attr(uint32(r.AdvMSS)))
+	}
+	if r.MTU > 0 || r.AdvMSS > 0 {
+		data = append(data, metrics)
+	}
+	return data, nil
 }
 
 func routeString(r *netlink.Route) string {

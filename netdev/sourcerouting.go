@@ -22,12 +22,13 @@ const (
 
 func sourceTable(link netlink.Link) int { return firstTable + link.Attrs().Index }
 
-func (ns *Namespace) addSourceRouting(link netlink.Link, ips []*types100.IPConfig, routes []*types.Route) error {
+func (b *Batch) addSourceRoutes(link netlink.Link, ips []*types100.IPConfig, routes []*types.Route) {
 	for _, route := range sourceRoutes(link, ips, routes) {
-		if err := ns.addRoute(route); err != nil {
-			return err
-		}
+		b.addRoute(route)
 	}
+}
+
+func (ns *Namespace) addSourceRules(link netlink.Link, ips []*types100.IPConfig) error {
 	for _, rule := range sourceRules(link, ips) {
 		if err := ns.handle.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add rule from %s: %w", rule.Src, err)
@@ -129,11 +130,11 @@ func (ns *Namespace) deleteOrphanedRules() error {
 	}
 	var errs []error
 	for table, rules := range byTable {
-		_, err := ns.handle.LinkByIndex(table - firstTable)
+		_, err := ns.LinkAt(table - firstTable)
 		if err == nil {
 			continue
 		}
-		if !errors.As(err, &netlink.LinkNotFoundError{}) {
+		if !errors.Is(err, ErrNotFound) {
 			errs = append(errs, fmt.Errorf("look up the interface of table %d: %w", table, err))
 			continue
 		}

@@ -91,7 +91,7 @@ func (ns *Namespace) waitDAD(ctx context.Context, link netlink.Link, want []*net
 }
 
 func (ns *Namespace) settled(link netlink.Link, want []*netlink.Addr) (bool, error) {
-	have, err := Dump(func() ([]netlink.Addr, error) { return ns.handle.AddrList(link, netlink.FAMILY_V6) })
+	have, err := ns.Addresses(link)
 	if err != nil {
 		return false, err
 	}

@@ -18,10 +18,10 @@ func (ns *Namespace) WaitAddress(ctx context.Context, ifName string, wanted func
 	}
 	var found netlink.Addr
 	err = ns.waitFor(ctx, func() (bool, error) {
-		have, err := Dump(func() ([]netlink.Addr, error) { return ns.handle.AddrList(link, netlink.FAMILY_V6) })
+		have, err := ns.Addresses(link)
 		for _, a := range have {
 			switch {
-			case !wanted(a):
+			case a.IP.To4() != nil || !wanted(a):
 			case a.Flags&unix.IFA_F_DADFAILED != 0:
 				return false, fmt.Errorf("address %s is in use by another host", a.IPNet)
 			case a.Flags&unix.IFA_F_TENTATIVE == 0:

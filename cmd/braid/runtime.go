@@ -7,7 +7,7 @@ package main
 
 import "runtime/debug"
 
-// A call allocates a few megabytes, mostly buffers for netlink, and ends: a cycle of the collector would cost it more than
+// A call allocates a megabyte or two and ends: a cycle of the collector would cost it more than
 // all that memory is worth. A call with huge results is collected as soon as it comes near the limit.
 func init() {
 	debug.SetGCPercent(-1)

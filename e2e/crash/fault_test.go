@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,13 +17,14 @@ import (
 
 // A fault is how a call fails.
 type fault struct {
-	do    int
-	errno unix.Errno
+	do      int
+	errno   unix.Errno
+	request int // of those of a netlink message
 }
 
 func fails(errnos ...unix.Errno) (list []fault) {
 	for _, e := range errnos {
-		list = append(list, fault{tracer.Fail, e})
+		list = append(list, fault{do: tracer.Fail, errno: e})
 	}
 	return list
 }
@@ -58,29 +58,46 @@ var faults = map[string][]fault{
 
 // refusals are how the kernel answers a netlink request.
 var refusals = []fault{
-	{tracer.Refuse, unix.ENODEV}, {tracer.Refuse, unix.EEXIST}, {tracer.Refuse, unix.ENOBUFS}, {tracer.Refuse, unix.EINTR},
-	{tracer.Refuse, unix.EBUSY}, {tracer.Refuse, unix.ENOENT},
+	{do: tracer.Refuse, errno: unix.ENODEV}, {do: tracer.Refuse, errno: unix.EEXIST}, {do: tracer.Refuse, errno: unix.ENOBUFS},
+	{do: tracer.Refuse, errno: unix.EINTR}, {do: tracer.Refuse, errno: unix.EBUSY}, {do: tracer.Refuse, errno: unix.ENOENT},
 }
 
-func faultsOf(c *tracer.Call) []fault {
-	list := faults[c.Name]
-	if list == nil {
-		list = fails(unix.EIO)
-	}
-	if slices.ContainsFunc(c.Requests, func(r string) bool { return strings.HasPrefix(r, "DEL") || strings.HasPrefix(r, "GET") }) {
-		// That something is not there is no error then, and the kernel would not say so of what is.
-		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.errno == unix.ENODEV || f.errno == unix.ENOENT })
-	}
-	if slices.Contains(c.Requests, "NEWROUTE") { // "the first one wins", as with the reference plugins
-		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.errno == unix.EEXIST })
-	}
+func faultsOf(c *tracer.Call) (list []fault) {
 	if c.Name == "read" && strings.HasPrefix(c.Object, "pipe:") {
-		list = fails(unix.EINTR)
+		return fails(unix.EINTR)
 	}
-	if len(c.Requests) == 0 { // no netlink
-		list = slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.do == tracer.Refuse })
+	ways := faults[c.Name]
+	if ways == nil {
+		ways = fails(unix.EIO)
+	}
+	for _, f := range ways {
+		switch {
+		case f.do != tracer.Refuse:
+			list = append(list, f)
+		case c.Object == "netlink-netfilter" && len(c.Requests) > 1: // the first but the begin of a transaction
+			f.request = 1
+			list = appendBelievable(list, f, c.Requests...)
+		default:
+			for f.request = range c.Requests {
+				list = appendBelievable(list, f, c.Requests[f.request])
+			}
+		}
 	}
 	return list
+}
+
+// appendBelievable leaves out what the kernel would not say of such requests, or what is no error.
+func appendBelievable(list []fault, f fault, requests ...string) []fault {
+	for _, r := range requests {
+		switch {
+		// That something is not there is no error then, and the kernel would not say so of what is.
+		case (strings.HasPrefix(r, "DEL") || strings.HasPrefix(r, "GET")) && (f.errno == unix.ENODEV || f.errno == unix.ENOENT):
+			return list
+		case r == "NEWROUTE" && f.errno == unix.EEXIST: // "the first one wins", as with the reference plugins
+			return list
+		}
+	}
+	return append(list, f)
 }
 
 // A victim is a verb that has calls fail, and what is to hold then.
@@ -230,7 +247,7 @@ func (i *injector) once(n, turn int) (reached bool) {
 			if space++; space != n {
 				return tracer.Action{}
 			}
-			how = fault{tracer.Fail, unix.ENOSPC}
+			how = fault{do: tracer.Fail, errno: unix.ENOSPC}
 			return tracer.Action{Do: tracer.Fail, Errno: unix.ENOSPC, Also: (*tracer.Call).TakesSpace}
 		}
 		if ofProcess.MatchString(call.Object) {
@@ -242,13 +259,13 @@ func (i *injector) once(n, turn int) (reached bool) {
 		ways := faultsOf(call)
 		i.ways = len(ways)
 		how = ways[turn%len(ways)]
-		return tracer.Action{Do: how.do, Errno: how.errno}
+		return tracer.Action{Do: how.do, Errno: how.errno, Request: how.request}
 	}
 	r, err := tracer.Run(c)
 	i.must(err)
 	what := fmt.Sprintf("%s with %v of %v", i.name, how.errno, r.Hit)
 	if how.do == tracer.Refuse {
-		what = fmt.Sprintf("%s with the kernel's answer %v to %v", i.name, how.errno, r.Hit)
+		what = fmt.Sprintf("%s with the kernel's answer %v to request %d of %v", i.name, how.errno, how.request, r.Hit)
 	}
 	if i.full {
 		what = fmt.Sprintf("%s with no space on the disk from %v on", i.name, r.Hit)

@@ -22,9 +22,9 @@ func (s Selector) Resolve(ns *netdev.Namespace) (netlink.Link, error) {
 	if s.IsName() {
 		return s.byName(ns)
 	}
-	links, err := netdev.Dump(ns.Handle().LinkList)
+	links, err := ns.Links()
 	if err != nil {
-		return nil, fmt.Errorf("list the interfaces of %s: %w", ns.Path(), err)
+		return nil, err
 	}
 	links = slices.DeleteFunc(links, func(l netlink.Link) bool { return !eligible(l) })
 	for _, holds := range []func(*netdev.Namespace, []netlink.Link) ([]netlink.Link, error){

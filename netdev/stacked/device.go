@@ -16,6 +16,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
@@ -34,13 +35,13 @@ type Device struct {
 	MAC  net.HardwareAddr // nil leaves it to the kernel
 	IPAM ipam.Delegate
 
-	// New returns the link to be created.
-	New func(netlink.LinkAttrs) netlink.Link
+	// Data is what only the kind has (IFLA_INFO_DATA).
+	Data []*nl.RtAttr
 	// Finish sets what cannot be said when the link is created; may be nil.
 	Finish func(ns *netdev.Namespace, link netlink.Link) error
 	// SharesMAC says that the interface has the MAC of its parent, at which answers for both arrive.
 	SharesMAC bool
-	// Same returns an error if a link of the kind is not as New and Finish would make it.
+	// Same returns an error if a link of the kind is not as Data and Finish would make it.
 	Same func(have netlink.Link) error
 }
 
@@ -88,15 +89,10 @@ func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName stri
 	if d.MTU > lower.Attrs().MTU {
 		return Invalid("mtu", "%d is more than the %d of the parent %s", d.MTU, lower.Attrs().MTU, lower.Attrs().Name)
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = ifName
-	attrs.ParentIndex = lower.Attrs().Index
-	attrs.Namespace = netlink.NsFd(ns.FD())
-	attrs.MTU = d.MTU
-	attrs.HardwareAddr = d.MAC
-	attrs.NumTxQueues, attrs.NumRxQueues = max(d.TxQueues, 1), max(d.RxQueues, 1)
-	attrs.Flags = net.FlagUp
-	err = home.Handle().LinkAdd(d.New(attrs))
+	err = home.NewLink(&netdev.NewLink{
+		Kind: d.Kind, Name: ifName, In: ns, Up: true, Parent: lower.Attrs().Index, MTU: d.MTU, MAC: d.MAC,
+		TxQueues: max(d.TxQueues, 1), RxQueues: max(d.RxQueues, 1), Data: d.Data,
+	})
 	if errors.Is(err, unix.EEXIST) {
 		if taken := ns.Free(ifName); taken != nil {
 			return taken
@@ -130,17 +126,14 @@ func explain(err error) error {
 	return err
 }
 
-// configure gives the link its addresses and routes, and tells the neighbours.
+// configure gives the link its addresses and routes.
 func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types100.Result, ifName string) error {
 	link, err := ns.Link(ifName) // not earlier: DHCP may have changed its MTU
 	if err != nil {
 		return err
 	}
 	own.Interfaces = []*types100.Interface{ns.Interface(link)}
-	if err := ns.Configure(ctx, link, own, d.Options()); err != nil {
-		return err
-	}
-	return ns.Announce(link, own)
+	return ns.Configure(ctx, link, own, d.Options())
 }
 
 // Options say how the interface is configured.
@@ -195,7 +188,7 @@ func (d *Device) taken(ctx context.Context, ns *netdev.Namespace, ifName string,
 		return nil, err
 	}
 	defer home.Close()
-	lower, err := home.Handle().LinkByIndex(link.Attrs().ParentIndex)
+	lower, err := home.LinkAt(link.Attrs().ParentIndex)
 	if err != nil {
 		return nil, fmt.Errorf("look up the parent of %s: %w", ifName, err)
 	}
@@ -210,9 +203,9 @@ func (d *Device) taken(ctx context.Context, ns *netdev.Namespace, ifName string,
 
 // addressesOf returns those of the addresses that a parent has.
 func addressesOf(home *netdev.Namespace, parent netlink.Link, among []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
-	have, err := netdev.Dump(func() ([]netlink.Addr, error) { return home.Handle().AddrList(parent, netlink.FAMILY_ALL) })
+	have, err := home.Addresses(parent)
 	if err != nil {
-		return nil, fmt.Errorf("list addresses of %s: %w", parent.Attrs().Name, err)
+		return nil, err
 	}
 	found := map[netip.Addr]net.HardwareAddr{}
 	for _, h := range have {

@@ -135,8 +135,8 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 		return err
 	}
 	defer home.Close()
-	lower, err := home.Handle().LinkByIndex(attrs.ParentIndex)
-	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && d.isElsewhere(ns, home, attrs) {
+	lower, err := home.LinkAt(attrs.ParentIndex)
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && d.isElsewhere(ns, home, attrs) {
 		return fmt.Errorf("the parent of %s is not on the node any more: it has been moved to another network namespace", attrs.Name)
 	}
 	if err != nil {

@@ -168,18 +168,18 @@ func (c *Call) peeks() bool {
 	return flags&unix.MSG_PEEK != 0
 }
 
-// spoil makes a request of a netlink message, the second one of a transaction, one of a type that does not exist.
-func (c *Call) spoil() error {
+// spoil makes a request of a netlink message one of a type that does not exist.
+func (c *Call) spoil(request int) error {
 	at := c.buffer()
-	header := c.read(at, 16)
-	if len(header) < 16 {
-		return unix.EFAULT
+	for range request {
+		header := c.read(at, 16)
+		if len(header) < 16 {
+			return unix.EFAULT
+		}
+		at += (uint64(binary.LittleEndian.Uint32(header)) + 3) &^ 3
 	}
 	kind := uint16(0x7fff)
-	if len(c.Requests) > 1 {
-		at += (uint64(binary.LittleEndian.Uint32(header)) + 3) &^ 3
-		kind = unix.NFNL_SUBSYS_NFTABLES<<8 | 0xff
-	} else if c.Object == "netlink-netfilter" {
+	if c.Object == "netlink-netfilter" {
 		kind = unix.NFNL_SUBSYS_NFTABLES<<8 | 0xff
 	}
 	var b [2]byte

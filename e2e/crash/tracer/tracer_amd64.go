@@ -32,6 +32,8 @@ const (
 type Action struct {
 	Do    int
 	Errno unix.Errno // of Fail and Refuse
+	// Request is the one of a netlink message that is refused, counted from 0.
+	Request int
 	// Also says of the calls that follow whether they Fail in the same way; nil if none does.
 	Also func(*Call) bool
 }
@@ -366,7 +368,7 @@ func (t *tracing) called(tid int, th *thread) error {
 	case KillAtExit:
 		th.killAtExit = true
 	case Refuse:
-		if err := call.spoil(); err != nil {
+		if err := call.spoil(action.Request); err != nil {
 			return err
 		}
 		t.refused = call.Args[0] + 1

@@ -73,8 +73,7 @@ func (b *binding) change(ctx context.Context, old, next *lease.Lease, noDefault 
 		}
 		res.Routes = append(res.Routes, r)
 	}
-	return noDefault, errors.Join(ns.Configure(ctx, link, res, netdev.Options{}),
-		ns.Announce(link, res), b.setMTU(next))
+	return noDefault, errors.Join(ns.Configure(ctx, link, res, netdev.Options{}), b.setMTU(next))
 }
 
 // remove takes a lease off the interface. It returns whether its default route was there no more.

@@ -1,0 +1,187 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Link returns an interface of the namespace by name: its names and alias, addresses, state, flags, what it is connected to and
+// what is particular to its kind. The error wraps ErrNotFound if there is none.
+func (ns *Namespace) Link(name string) (link netlink.Link, err error) {
+	b := ns.Batch()
+	b.Link(name, &link)
+	return link, b.Send()
+}
+
+// Link has an interface looked up as [Namespace.Link] does it.
+func (b *Batch) Link(name string, into *netlink.Link) {
+	kind := unix.IFLA_IFNAME
+	if len(name) >= unix.IFNAMSIZ {
+		kind = unix.IFLA_ALT_IFNAME
+	}
+	b.look(name, into, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(kind, nl.ZeroTerminated(name)))
+}
+
+// LinkAt returns an interface of the namespace by index. The error wraps ErrNotFound if there is none.
+func (ns *Namespace) LinkAt(index int) (link netlink.Link, err error) {
+	b := ns.Batch()
+	b.LinkAt(index, &link)
+	return link, b.Send()
+}
+
+// LinkAt has an interface looked up as [Namespace.LinkAt] does it.
+func (b *Batch) LinkAt(index int, into *netlink.Link) {
+	b.look(fmt.Sprint(index), into, aboutLink(index))
+}
+
+// aboutLink is the header of a request about an interface.
+func aboutLink(index int) *nl.IfInfomsg {
+	m := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	m.Index = int32(index)
+	return m
+}
+
+func (b *Batch) look(which string, into *netlink.Link, what ...nl.NetlinkRequestData) {
+	b.add(unix.RTM_GETLINK, 0, func(messages [][]byte, err error) error {
+		switch {
+		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EINVAL): // the latter is of a kernel without alternative names
+			err = ErrNotFound
+		case err == nil && len(messages) != 1:
+			err = unix.EBADMSG
+		}
+		if err == nil {
+			*into, err = decodeLink(messages[0])
+		}
+		if err != nil {
+			return fmt.Errorf("look up interface %s in %s: %w", which, b.ns.path, err)
+		}
+		return nil
+	}, what...)
+}
+
+// Links returns all interfaces of the namespace.
+func (ns *Namespace) Links() ([]netlink.Link, error) {
+	links, err := Dump(func() (links []netlink.Link, err error) {
+		messages, err := ns.one(unix.RTM_GETLINK, unix.NLM_F_DUMP, nl.NewIfInfomsg(unix.AF_UNSPEC))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			link, err := decodeLink(m)
+			if err != nil {
+				return nil, err
+			}
+			links = append(links, link)
+		}
+		return links, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces of %s: %w", ns.path, err)
+	}
+	return links, nil
+}
+
+// decodeLink reads of an interface what plugins look at. Most of a message is something else, which the library would decode
+// as well, statistics by reflection; that takes it longer than all the rest.
+func decodeLink(message []byte) (netlink.Link, error) {
+	if len(message) < unix.SizeofIfInfomsg {
+		return nil, unix.EBADMSG
+	}
+	kept, rest := message[:unix.SizeofIfInfomsg:unix.SizeofIfInfomsg], message[unix.SizeofIfInfomsg:]
+	for len(rest) >= unix.SizeofRtAttr {
+		size := (int(nl.NativeEndian().Uint16(rest)) + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
+		if size < unix.SizeofRtAttr || size > len(rest) {
+			return nil, unix.EBADMSG
+		}
+		switch nl.NativeEndian().Uint16(rest[2:]) &^ unix.NLA_F_NESTED {
+		case unix.IFLA_IFNAME, unix.IFLA_PROP_LIST, unix.IFLA_IFALIAS, unix.IFLA_ADDRESS, unix.IFLA_MTU, unix.IFLA_OPERSTATE,
+			unix.IFLA_LINK, unix.IFLA_LINK_NETNSID, unix.IFLA_MASTER, unix.IFLA_GROUP, unix.IFLA_LINKINFO:
+			kept = append(kept, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	return netlink.LinkDeserialize(nil, kept)
+}
+
+// Interface returns what a result says of an interface of the namespace.
+func (ns *Namespace) Interface(link netlink.Link) *types100.Interface {
+	attrs := link.Attrs()
+	return &types100.Interface{Name: attrs.Name, Mac: attrs.HardwareAddr.String(), Mtu: attrs.MTU, Sandbox: ns.path}
+}
+
+// Names returns the names of all interfaces.
+func (ns *Namespace) Names() ([]string, error) {
+	links, err := ns.Links()
+	names := make([]string, len(links))
+	for i, link := range links {
+		names[i] = link.Attrs().Name
+	}
+	return names, err
+}
+
+// Free returns an error if the name is taken in the namespace.
+//
+// "If an interface of the requested name already exists in the container, the CNI plugin MUST return with an error."
+func (ns *Namespace) Free(name string) error {
+	switch _, err := ns.Link(name); {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("interface %s exists already in %s", name, ns.path)
+}
+
+// SetUp sets an interface up, unless it was when it was looked up.
+func (ns *Namespace) SetUp(link netlink.Link) error {
+	b := ns.Batch()
+	b.setUp(link)
+	return b.Send()
+}
+
+func (b *Batch) setUp(link netlink.Link) {
+	attrs := link.Attrs()
+	if attrs.RawFlags&unix.IFF_UP != 0 {
+		return
+	}
+	up := aboutLink(attrs.Index)
+	up.Flags, up.Change = unix.IFF_UP, unix.IFF_UP
+	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+		if err != nil {
+			return fmt.Errorf("set %s up: %w", attrs.Name, err)
+		}
+		attrs.RawFlags |= unix.IFF_UP
+		return nil
+	}, up)
+}
+
+// SetLink has several attributes (IFLA_*) of an interface changed. The error is the kernel's.
+func (b *Batch) SetLink(index int, attributes ...*nl.RtAttr) {
+	data := []nl.NetlinkRequestData{aboutLink(index)}
+	for _, a := range attributes {
+		data = append(data, a)
+	}
+	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, plainError, data...)
+}
+
+// DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.
+func (ns *Namespace) DeleteLink(name string) error {
+	link, err := ns.Link(name)
+	if err == nil {
+		err = ns.handle.LinkDel(link)
+		if errors.Is(err, unix.ENODEV) {
+			err = nil // somebody else was faster
+		}
+		if err != nil {
+			err = fmt.Errorf("delete interface %s in %s: %w", name, ns.path, err)
+		}
+	} else if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return errors.Join(err, ns.deleteOrphanedRules())
+}

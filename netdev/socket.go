@@ -1,0 +1,147 @@
+package netdev
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A socket speaks rtnetlink in the namespace that it was opened in. It waits in the send, and is known to no poller: when a
+// request has been sent the kernel has done it and has answered.
+//
+// A [netlink.Handle] takes more time than the kernel to look up an interface: it zeroes a buffer of 64 KiB for each answer,
+// asks for the number of its own socket, sets deadlines, and goes by the poller.
+type socket struct {
+	mu     sync.Mutex
+	fd     int
+	seq    uint32
+	buffer []byte // for answers
+}
+
+// maxAnswer is more than the kernel says of a link with all the names that it can have, and than it puts into one part of a list.
+const maxAnswer = 128 << 10
+
+// errLost is that there was no room for an answer: it is not late.
+var errLost = errors.New("it was lost")
+
+// openSocket opens one in the namespace of the thread.
+func openSocket() (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	// Lists are only of what was asked for. A kernel before 4.20 does not know this, and lists everything.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	return &socket{fd: fd}, nil
+}
+
+func (s *socket) close() { _ = unix.Close(s.fd) }
+
+// An answer is what the kernel has said to a request: messages, and an error.
+type answer struct {
+	messages [][]byte // without header, and valid for good
+	ended    bool
+	torn     bool // a list whose objects have changed meanwhile
+	err      error
+}
+
+// ask sends requests in one datagram and returns the answers. The error is of the sending or receiving.
+//
+// Only the last one is to be confirmed, or answered, if all goes well: since the kernel does one after the other, everything
+// about those before has arrived then.
+func (s *socket) ask(requests []request) (answers []answer, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var datagram []byte
+	first := s.seq + 1
+	for i, r := range requests {
+		s.seq++
+		r.message.Seq = s.seq
+		if i < len(requests)-1 {
+			r.message.Flags &^= unix.NLM_F_ACK
+		}
+		datagram = append(datagram, r.message.Serialize()...)
+	}
+	if err := unix.Sendto(s.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, fmt.Errorf("send a netlink request: %w", err)
+	}
+	answers = make([]answer, len(requests))
+	for last := &answers[len(answers)-1]; !last.ended; {
+		part, err := s.receive()
+		if err == nil {
+			err = assign(part, answers, first)
+		}
+		if err != nil {
+			s.drain()
+			return nil, fmt.Errorf("receive the answer to a netlink request: %w", err)
+		}
+	}
+	return answers, nil
+}
+
+// assign gives messages to the answers that they are part of, of which the first has a number. Others are part of an answer
+// that was given up.
+func assign(part []byte, answers []answer, first uint32) error {
+	for len(part) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(part))
+		if size < unix.SizeofNlMsghdr || size > len(part) {
+			return unix.EBADMSG
+		}
+		if n := binary.NativeEndian.Uint32(part[8:]) - first; n < uint32(len(answers)) {
+			answers[n].take(part[:size])
+		}
+		part = part[min(len(part), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+	}
+	return nil
+}
+
+// take adds a message to the answer. One that is no part of a list ends it.
+func (a *answer) take(message []byte) {
+	kind, flags := binary.NativeEndian.Uint16(message[4:]), binary.NativeEndian.Uint16(message[6:])
+	data := message[unix.SizeofNlMsghdr:]
+	a.torn = a.torn || flags&unix.NLM_F_DUMP_INTR != 0
+	switch kind {
+	case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+		a.ended = true
+		if len(data) >= 4 {
+			if errno := int32(binary.NativeEndian.Uint32(data)); errno != 0 {
+				a.err = unix.Errno(-errno)
+			}
+		}
+	case unix.NLMSG_NOOP:
+	default:
+		a.messages = append(a.messages, append([]byte(nil), data...))
+		a.ended = flags&unix.NLM_F_MULTI == 0
+	}
+}
+
+// drain makes room for the answers to the next request.
+func (s *socket) drain() {
+	for err := error(nil); err == nil || err == unix.ENOBUFS; {
+		_, err = s.receive()
+	}
+}
+
+// receive returns what one call receives. It is valid until the next.
+func (s *socket) receive() ([]byte, error) {
+	if s.buffer == nil {
+		s.buffer = make([]byte, maxAnswer) // a page of it that is not needed is not touched
+	}
+	for {
+		n, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		switch sender, _ := from.(*unix.SockaddrNetlink); {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return nil, errLost
+		case err != nil:
+			return nil, err
+		case n > len(s.buffer):
+			return nil, unix.EMSGSIZE
+		case sender != nil && sender.Pid == 0: // not who else is in the namespace
+			return s.buffer[:n], nil
+		}
+	}
+}
