@@ -110,7 +110,7 @@ func (d *deletion) send() {
 
 // isOver says whether the kernel is done with the request of this process, of which m may be the answer.
 func (d *deletion) isOver(m message) bool {
-	if m.kind == unix.NLMSG_ERROR && m.seq == ownRequest {
+	if d.sent != nil && m.kind == unix.NLMSG_ERROR && m.seq == ownRequest {
 		<-d.sent // now
 		return true
 	}
