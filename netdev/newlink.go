@@ -29,8 +29,8 @@ func (ns *Namespace) NewLink(l *NewLink) error {
 }
 
 // NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's. What it has
-// become can be looked up by the next request. (The kernel could say so by itself since 6.2, NLM_F_ECHO, but it says it on a
-// socket in the namespace where the interface is, and of one end of a pair.)
+// become can be looked up by the next request: the kernel's own echo (NLM_F_ECHO, since 6.2) tells of a pair only the end that
+// is in the namespace asked, and of an interface that is made elsewhere nothing.
 func (b *Batch) NewLink(l *NewLink) {
 	data := []nl.NetlinkRequestData{l.header()}
 	for _, a := range l.attributes() {

@@ -93,7 +93,8 @@ func appendBelievable(list []fault, f fault, requests ...string) []fault {
 		// That something is not there is no error then, and the kernel would not say so of what is.
 		case (strings.HasPrefix(r, "DEL") || strings.HasPrefix(r, "GET")) && (f.errno == unix.ENODEV || f.errno == unix.ENOENT):
 			return list
-		case r == "NEWROUTE" && f.errno == unix.EEXIST: // "the first one wins", as with the reference plugins
+		// "The first one wins", as with the reference plugins.
+		case (r == "NEWROUTE" || r == "NEWRULE") && f.errno == unix.EEXIST:
 			return list
 		}
 	}
