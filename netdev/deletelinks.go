@@ -25,9 +25,9 @@ type Proxy func(socket int, group uint32) (refusal int, err error)
 // nil. What it does not do in time, this process does: it makes no difference which of two requests comes first.
 func (ns *Namespace) DeleteLinks(gone func(netlink.Link) bool, proxy Proxy) (finish func() error, err error) {
 	finish = func() error { return nil }
-	links, err := Dump(ns.handle.LinkList)
+	links, err := ns.Links()
 	if err != nil {
-		return finish, fmt.Errorf("list links of %s: %w", ns.path, err)
+		return finish, err
 	}
 	links = slices.DeleteFunc(links, func(l netlink.Link) bool { return !gone(l) })
 	if len(links) == 0 {

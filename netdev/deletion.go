@@ -15,7 +15,7 @@ import (
 // A deletion of interfaces is under way.
 type deletion struct {
 	ns      *Namespace
-	socket  int       // in the namespace: for requests, whoever sends them, their answers, and news of interfaces that go
+	socket  int       // in the namespace: for the request, whoever sends it, its answer, and news of interfaces that go
 	left    []int32   // indexes of the interfaces that are not known to be gone
 	lookAt  time.Time // until when news are waited for
 	refusal int       // of the proxy; -1 if there is none
@@ -32,46 +32,27 @@ func (d *deletion) open() (err error) {
 	return err
 }
 
-// maxMarks is how many requests may be in one datagram: the socket has room for several times as many answers.
-const maxMarks = 64
-
 // mark puts the interfaces in the group, and begins to hear of those that go.
 func (d *deletion) mark(links []netlink.Link) error {
-	for part := range slices.Chunk(links, maxMarks) {
-		if err := d.markPart(part); err != nil {
-			return err
-		}
+	b := d.ns.Batch()
+	for _, link := range links {
+		attrs := link.Attrs()
+		b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+			if errors.Is(err, unix.ENODEV) { // somebody else was faster
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("put interface %s of %s in a group: %w", attrs.Name, d.ns.path, err)
+			}
+			d.left = append(d.left, int32(attrs.Index))
+			return nil
+		}, aboutLink(attrs.Index), nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
+	}
+	if err := b.Send(); err != nil {
+		return err
 	}
 	if err := unix.SetsockoptInt(d.socket, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_LINK); err != nil {
 		return fmt.Errorf("subscribe to netlink notifications: %w", err)
-	}
-	return nil
-}
-
-func (d *deletion) markPart(links []netlink.Link) error {
-	var requests []byte
-	for _, link := range links {
-		r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-		msg.Index = int32(link.Attrs().Index)
-		r.AddData(msg)
-		r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
-		requests = append(requests, r.Serialize()...)
-	}
-	if err := sendToKernel(d.socket, requests); err != nil {
-		return fmt.Errorf("put interfaces of %s in a group: %w", d.ns.path, err)
-	}
-	d.lookAt = time.Now().Add(time.Minute) // the answers are there, in this order
-	for _, link := range links {
-		m, err := d.receive()
-		if err == nil {
-			err = m.failure
-		}
-		if err == nil {
-			d.left = append(d.left, int32(link.Attrs().Index))
-		} else if !errors.Is(err, unix.ENODEV) { // or else somebody was faster
-			return fmt.Errorf("put interface %s of %s in a group: %w", link.Attrs().Name, d.ns.path, err)
-		}
 	}
 	return nil
 }
@@ -143,9 +124,9 @@ func (d *deletion) isOver(m message) bool {
 
 // look strikes out what is gone.
 func (d *deletion) look() error {
-	links, err := Dump(d.ns.handle.LinkList)
+	links, err := d.ns.Links()
 	if err != nil {
-		return fmt.Errorf("list links of %s: %w", d.ns.path, err)
+		return err
 	}
 	d.left = slices.DeleteFunc(d.left, func(index int32) bool {
 		return !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == int(index) })
