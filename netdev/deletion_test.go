@@ -136,7 +136,7 @@ func TestDeleteLinksByProxy(t *testing.T) {
 			p, peers := pair(t)
 			res := result(t, []string{"192.0.2.7/24"})
 			res.Interfaces[0].Name = "net2"
-			must(t, p.Configure(t.Context(), p.link(t, "net2"), res, Options{UniqueAddresses: true, SourceRouting: true}))
+			must(t, p.Configure(t.Context(), p.link(t, "net2"), res, Options{SourceRouting: true}))
 			w := &proxies{TB: t}
 			finish, err := p.DeleteLinks(isNet23, proxy(w, p))
 			must(t, err)
