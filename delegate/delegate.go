@@ -36,6 +36,7 @@ type Delegator struct {
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
 	Observer Observer    // nil if nobody observes
+	Proxy    Proxy       // nil if this process waits for the kernel itself
 
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
@@ -50,6 +51,9 @@ type NewResolver func(c *conf.Config, log *slog.Logger) (interface {
 	resolve.Resolver
 	io.Closer
 }, error)
+
+// A Proxy deletes interfaces in place of this process; see [netdev.Proxy].
+type Proxy func(c *conf.Config, socket int, group uint32) (refusal int, err error)
 
 var _ cni.Plugin = (*Delegator)(nil)
 

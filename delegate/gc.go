@@ -1,6 +1,7 @@
 package delegate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,7 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 	stale := func(r *journal.Record) bool {
 		return r.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
 	}
-	over := c.over(stale)
+	over, untold := c.over(stale)
 	locking, stop := context.WithTimeout(ctx, c.conf.Deadlines.GC/gcShare)
 	unlock, err := c.journal.LockAll(locking)
 	stop()
@@ -54,7 +55,7 @@ func (d *Delegator) GC(ctx context.Context, req *cni.Request) (err error) {
 	defer unlock()
 
 	records, unreadable := c.journal.All()
-	errs := []error{unreadable}
+	errs := []error{cmp.Or(unreadable, untold)} // the former is most of the latter, as a rule
 	networks := newNetworkSet()
 	for _, network := range c.operatorNetworks() {
 		networks.add(network)
@@ -133,22 +134,27 @@ func (c *call) collectNewer(ctx context.Context, err error, valid []types.GCAtta
 
 // over returns when those ADDs began that are stale and have come to their end. One that GC has to wait for has not been heard
 // of when the runtime makes its list: what it makes is left to the next GC, as the pod may live. Runtimes should not, but do
-// call GC while there are ADDs.
-func (c *call) over(stale func(*journal.Record) bool) map[string]time.Time {
+// call GC while there are ADDs. The error is about those of which it cannot be told, which are left to the next GC too.
+func (c *call) over(stale func(*journal.Record) bool) (map[string]time.Time, error) {
 	now, cancel := context.WithCancel(context.Background())
 	cancel() // wait for no lock
 	began := make(map[string]time.Time)
-	records, _ := c.journal.All() // those that cannot be read are told of later
+	records, unreadable := c.journal.All()
+	errs := []error{unreadable}
 	for _, r := range records {
 		if !r.Done || !stale(r) {
 			continue
 		}
-		if unlock, err := c.journal.Lock(now, r.ContainerID); err == nil {
+		unlock, err := c.journal.Lock(now, r.ContainerID)
+		switch {
+		case err == nil:
 			unlock()
 			began[keyOf(r).Name()] = r.Created
+		case !errors.Is(err, context.Canceled):
+			errs = append(errs, err)
 		}
 	}
-	return began
+	return began, errors.Join(errs...)
 }
 
 // operatorNetworks returns the networks that the configuration names and that can be read without the API server.

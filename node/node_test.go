@@ -145,7 +145,7 @@ func TestAdd(t *testing.T) {
 		record, err := n.Journal.Get("c1", "eth0")
 		return err == nil && record.Pending == nil && w.api.Status("default", "web") == "[]"
 	})
-	if err := c.Observe(&resolve.Observation{Pod: pod, Verb: "DEL", Events: []resolve.Event{{Type: "Normal", Reason: "RemovedInterface"}}}); err != nil {
+	if err := resolve.Observe(w.options.Server.Socket, &resolve.Observation{Pod: pod, Verb: "DEL", Events: []resolve.Event{{Type: "Normal", Reason: "RemovedInterface"}}}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the event is written", func() bool { return len(w.api.Events()) == 1 })

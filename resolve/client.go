@@ -46,15 +46,10 @@ func (c *Client) Report(ctx context.Context, r *Report) error {
 // sendTime is how long what nobody waits for may take to be sent.
 const sendTime = 100 * time.Millisecond
 
-// Observe tells the daemon what a call of the runtime took. It returns when that is sent, which is all that is known.
-func (c *Client) Observe(o *Observation) error { return c.send(&request{Observe: o}) }
-
 // HandOver is Report for what the journal keeps, which is written whether this request arrives or not, if later. It returns
 // when that is sent. An older daemon answers all the same, so the connection is of no use after it.
-func (c *Client) HandOver(r *Report) error { return c.send(&request{Report: r, Unanswered: true}) }
-
-func (c *Client) send(req *request) error {
-	line, err := marshalLine(req, maxRequest)
+func (c *Client) HandOver(r *Report) error {
+	line, err := marshalLine(&request{Report: r, Unanswered: true}, maxRequest)
 	if err != nil {
 		return errorf(Invalid, "encode request: %v", err)
 	}

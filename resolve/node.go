@@ -3,7 +3,6 @@ package resolve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -98,16 +97,4 @@ func (n *Node) Close() error {
 func reasonIs(err error, reason string) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Reason == reason
-}
-
-// Observe tells the daemon at a socket what a call of the runtime took. It waits for nothing, and reports only that
-// there is nobody to tell.
-func Observe(ctx context.Context, socket string, o *Observation) error {
-	ctx, cancel := context.WithTimeout(ctx, sendTime)
-	defer cancel()
-	client, err := Dial(ctx, socket)
-	if err != nil {
-		return fmt.Errorf("tell the daemon: %w", err)
-	}
-	return errors.Join(client.Observe(o), client.Close())
 }

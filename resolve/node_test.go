@@ -224,9 +224,9 @@ func TestObserve(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		resolve.Serve(context.Background(), conn, conn, fake{}, func(o *resolve.Observation) { got <- o })
+		resolve.Serve(context.Background(), conn, conn, fake{}, resolve.Also{Observe: func(o *resolve.Observation) { got <- o }})
 	}()
-	if err := resolve.Observe(t.Context(), socket, &resolve.Observation{Verb: "DEL", Outcome: resolve.Success}); err != nil {
+	if err := resolve.Observe(socket, &resolve.Observation{Verb: "DEL", Outcome: resolve.Success}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -237,7 +237,7 @@ func TestObserve(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("nothing arrived")
 	}
-	if err := resolve.Observe(t.Context(), socket+"x", &resolve.Observation{}); err == nil {
+	if err := resolve.Observe(socket+"x", &resolve.Observation{}); err == nil {
 		t.Error("no error without a daemon")
 	}
 }

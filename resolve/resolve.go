@@ -8,9 +8,15 @@
 //	{"timeoutMillis":9500,"report":{"pod":{...},"status":[...],"events":[...]}}
 //	{"reported":true}
 //
-// and, instead of an answer, {"error":{"reason":"NotFound","message":"..."}}. Unknown keys are ignored, so that plugin
-// and daemon of different versions understand each other during an upgrade. The package is part of the plugin binary,
-// which starts once per call of the runtime: it imports nothing but the standard library.
+// and, instead of an answer, {"error":{"reason":"NotFound","message":"..."}}. To a daemon there are lines besides that are
+// answered only by an error, if at all: what a call took ([Observe]), and, with the descriptor of a netlink socket, a wish
+// ([DeleteLinks]):
+//
+//	{"observe":{"pod":{...},"verb":"DEL","outcome":"success",...}}
+//	{"deleteLinks":{"group":1651663209}}
+//
+// Unknown keys are ignored, so that plugin and daemon of different versions understand each other during an upgrade. The
+// package is part of the plugin binary, which starts once per call of the runtime: it imports nothing but the standard library.
 package resolve
 
 import (

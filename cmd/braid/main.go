@@ -2,7 +2,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +30,7 @@ func main() {
 		Stderr:   os.Stderr,
 		BootID:   journal.BootID(),
 		Observer: tellDaemon,
+		Proxy:    askDaemon,
 	}, about)
 }
 
@@ -83,5 +83,10 @@ func exists(path string) bool {
 
 // tellDaemon is for the daemon's metrics, traces and events. Where there is none, nobody misses them.
 func tellDaemon(c *conf.Config, o *resolve.Observation) {
-	_ = resolve.Observe(context.Background(), c.DaemonSocket, o)
+	_ = resolve.Observe(c.DaemonSocket, o)
+}
+
+// askDaemon lets the daemon wait for the kernel, which takes longer than all else of a DEL.
+func askDaemon(c *conf.Config, socket int, group uint32) (refusal int, err error) {
+	return resolve.DeleteLinks(c.DaemonSocket, socket, resolve.Deletion{Group: group})
 }

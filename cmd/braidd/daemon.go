@@ -128,6 +128,11 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 		}
 	}
 	f.Server.Refused = func(error) { m.Refused() }
+	f.Server.Served = func(r server.Request) {
+		if r.Verb == server.DeleteLinks {
+			m.LinksDeleted(r.Outcome != resolve.Success)
+		}
+	}
 	n, err := node.New(f.Options)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 )
 
 // TestSilence: somebody whom Braid asks takes the question and never answers. ADD fails in time, says whom it has asked, and
-// leaves nothing. DEL asks only the lease keeper, which does not hold it up.
+// leaves nothing. DEL asks only the lease keeper, and the daemon to wait for the kernel in its place; neither holds it up.
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	tally := newTally(t)

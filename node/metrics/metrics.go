@@ -31,6 +31,7 @@ type Metrics struct {
 	resolveDuration *prometheus.HistogramVec
 	mismatches      prometheus.Counter
 	refused         prometheus.Counter
+	linkDeletions   *prometheus.CounterVec
 	reportAttempts  *prometheus.CounterVec
 	reportDelay     prometheus.Histogram
 	apiRequests     *prometheus.CounterVec

@@ -70,7 +70,9 @@ func (s *Server) room(stop <-chan struct{}) bool {
 
 // start serves a connection, which has a slot.
 func (s *Server) start(conn *net.UnixConn) {
-	c := &connection{UnixConn: conn, requestTime: s.RequestTime, idleTime: s.IdleTime, idleUntil: time.Now().Add(s.RequestTime)}
+	c := &connection{
+		UnixConn: conn, requestTime: s.RequestTime, idleTime: s.IdleTime, idleUntil: time.Now().Add(s.RequestTime), descriptor: -1,
+	}
 	s.mu.Lock()
 	s.open[c] = true
 	s.mu.Unlock()
@@ -82,6 +84,7 @@ func (s *Server) start(conn *net.UnixConn) {
 			delete(s.open, c)
 		}()
 		defer conn.Close()
+		defer c.drop()
 		s.answer(c)
 	})
 }
@@ -98,7 +101,10 @@ func (s *Server) answer(c *connection) {
 		s.refuse(c, err)
 		return
 	}
-	err := resolve.Serve(s.work, c, c, watched{s}, s.Observe)
+	err := resolve.Serve(s.work, c, c, watched{s}, resolve.Also{
+		Observe:     s.Observe,
+		DeleteLinks: func(d *resolve.Deletion) error { return s.deleteLinks(c, d) },
+	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.Log.Warn("a client took too long", "err", err)
 	} else if err != nil {
@@ -170,6 +176,7 @@ func outcome(err error) string {
 type connection struct {
 	*net.UnixConn
 	requestTime, idleTime time.Duration
+	descriptor            int // that came with a request; -1 if there is none
 
 	mu        sync.Mutex // guards the deadline for reading, and closed
 	closed    bool       // for reading
@@ -196,7 +203,7 @@ func (c *connection) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.UnixConn.Read(p)
+	n, err := c.receive(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

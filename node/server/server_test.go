@@ -185,7 +185,7 @@ func TestServe(t *testing.T) {
 	if err := ask(t, c, "gone"); err == nil || err.(*resolve.Error).Reason != resolve.NotFound {
 		t.Errorf("found %v, want %s", err, resolve.NotFound)
 	}
-	if err := c.Observe(&resolve.Observation{Verb: "ADD"}); err != nil {
+	if err := resolve.Observe(o.Socket, &resolve.Observation{Verb: "ADD"}); err != nil {
 		t.Error(err)
 	}
 	if err := c.Report(within(t, patience), &resolve.Report{}); err != nil {
