@@ -15,7 +15,6 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -189,21 +188,6 @@ func (ns *Namespace) Handle() *netlink.Handle { return ns.handle }
 
 // FD returns the descriptor of the namespace, for netlink.NsFd. It is valid until Close.
 func (ns *Namespace) FD() int { return int(ns.fd) }
-
-// request has the kernel do what takes it a grace period of RCU: on a socket of its own, so that nobody else waits.
-func (ns *Namespace) request(r *nl.NetlinkRequest) error {
-	var slow *socket
-	err := ns.Do(func() (err error) { slow, err = openSocket(); return err })
-	if err != nil {
-		return fmt.Errorf("open a netlink socket in %s: %w", ns.path, err)
-	}
-	defer slow.close()
-	answers, err := slow.ask([]request{{message: r}})
-	if err == nil {
-		err = answers[0].err
-	}
-	return err
-}
 
 // Do runs fn on a thread that is inside the namespace. It is for what netlink cannot do: sysctls and sockets.
 func (ns *Namespace) Do(fn func() error) error {
