@@ -43,22 +43,18 @@ func (j *Journal) amend(containerID, ifName string, a amendment) error {
 	}
 	// A line of its own, whatever is before it.
 	line = append(append([]byte{'\n'}, line...), '\n')
-	path := j.path(containerID, ifName)
-	f, err := plainfile.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW, 0)
+	f, err := plainfile.Open(j.path(containerID, ifName), unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	st, err := f.Stat()
+	info, err := f.Stat()
 	if err == nil {
-		err = bounded(containerID, st.Size+int64(len(line)))
+		err = bounded(containerID, info.Size()+int64(len(line)))
 	}
 	if err == nil {
 		_, err = f.Write(line)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("add to %s: %w", path, err)
-	}
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 // bounded refuses a record that nobody would read.
@@ -69,11 +65,11 @@ func bounded(containerID string, size int64) error {
 	return nil
 }
 
-// amendments returns the members of those that follow a record. One that was not written to its end does not count: the
-// plugin was killed, or the power went, before anybody was told of it.
-func amendments(lines []byte) (list []map[string]json.RawMessage, err error) {
+// amendments calls take with the members of each that follows a record. One that was not written to its end does not
+// count: the plugin was killed, or the power went, before anybody was told of it.
+func amendments(lines []byte, take func(map[string]json.RawMessage) error) error {
 	if len(lines) > 0 && lines[0] != '\n' && lines[0] != 0 { // some file systems leave zeros of what was not written
-		return nil, errors.New("something follows the record")
+		return errors.New("something follows the record")
 	}
 	for line := range bytes.SplitSeq(lines, []byte{'\n'}) {
 		if len(line) == 0 {
@@ -84,25 +80,17 @@ func amendments(lines []byte) (list []map[string]json.RawMessage, err error) {
 		if _, torn := errors.AsType[*json.SyntaxError](err); torn {
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("amendment: %w", err)
+		if err == nil {
+			err = take(members)
 		}
-		list = append(list, members)
-	}
-	return list, nil
-}
-
-// amended applies the amendments that follow a record.
-func (r *Record) amended(lines []byte) error {
-	list, err := amendments(lines)
-	for _, members := range list {
-		if err := r.take(members); err != nil {
+		if err != nil {
 			return fmt.Errorf("amendment: %w", err)
 		}
 	}
-	return err
+	return nil
 }
 
+// take applies an amendment.
 func (r *Record) take(members map[string]json.RawMessage) error {
 	var a amendment
 	var results []*types100.Result

@@ -30,7 +30,6 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
-	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -207,7 +206,7 @@ func read(path string) (*Record, error) {
 		err = r.noteUnknown(record)
 	}
 	if err == nil {
-		err = r.amended(lines)
+		err = amendments(lines, r.take)
 	}
 	if err == nil {
 		err = r.validate(path)
@@ -254,7 +253,7 @@ func (j *Journal) Remove(containerID, ifName string) error {
 }
 
 func remove(path string) error {
-	err := plainfile.Remove(path)
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -24,7 +25,7 @@ func (j *Journal) Lock(ctx context.Context, containerID string) (unlock func(), 
 	h := fnv.New64a()
 	io.WriteString(h, containerID)
 	own := flock(unix.F_WRLCK, int64(h.Sum64()>>2)+1, 1)
-	return j.lock(ctx, "container "+containerID, func(f plainfile.File) error {
+	return j.lock(ctx, "container "+containerID, func(f *os.File) error {
 		if err := set(f, flock(unix.F_RDLCK, gate, 1)); err != nil {
 			return err
 		}
@@ -47,7 +48,7 @@ func (j *Journal) LockToRead(ctx context.Context, containerID string) (unlock fu
 // The specification (section 3): "The container runtime must ensure that no add or delete operations are in progress
 // before executing gc, and must wait for gc to complete before issuing new add or delete commands."
 func (j *Journal) LockAll(ctx context.Context) (unlock func(), err error) {
-	unlock, err = j.lock(ctx, "all containers", func(f plainfile.File) error {
+	unlock, err = j.lock(ctx, "all containers", func(f *os.File) error {
 		if err := set(f, flock(unix.F_WRLCK, gate, 1)); err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ const gate = 0
 // lock tries to take ranges of one file: a byte stands for a container (two whose hashes meet only wait for each other),
 // the whole file for all. Ranges need no file for each container that would have to be removed without a race. Open file
 // description locks belong to the descriptor, not to the process, so they hold between goroutines as well.
-func (j *Journal) lock(ctx context.Context, what string, try func(plainfile.File) error) (unlock func(), err error) {
+func (j *Journal) lock(ctx context.Context, what string, try func(*os.File) error) (unlock func(), err error) {
 	f, err := plainfile.Open(filepath.Join(j.dir, "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
@@ -94,6 +95,6 @@ func flock(kind int16, start, length int64) *unix.Flock_t {
 }
 
 // set takes or gives back a range, without waiting.
-func set(f plainfile.File, lk *unix.Flock_t) error {
-	return unix.FcntlFlock(uintptr(f), unix.F_OFD_SETLK, lk)
+func set(f *os.File, lk *unix.Flock_t) error {
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, lk)
 }

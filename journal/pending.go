@@ -34,10 +34,10 @@ func (j *Journal) head(containerID, ifName string) (h head, err error) {
 	if h.Version > version {
 		return head{}, newer(path, b[:d.InputOffset()])
 	}
-	list, err := amendments(b[d.InputOffset():])
-	for _, members := range list {
+	err = amendments(b[d.InputOffset():], func(members map[string]json.RawMessage) error {
 		h.Done, h.Pending = string(members["done"]) == "true", members["pending"]
-	}
+		return nil
+	})
 	if err != nil {
 		return head{}, &CorruptError{path, err}
 	}

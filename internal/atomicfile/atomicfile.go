@@ -25,7 +25,7 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(f, f.Name(), path, data, perm); err != nil {
+	if err := replace(f, path, data, perm); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
@@ -47,17 +47,11 @@ func Replace(temporary, path string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return replace(f, temporary, path, data, perm)
-}
-
-type file interface {
-	io.WriteCloser
-	Chmod(os.FileMode) error
-	Sync() error
+	return replace(f, path, data, perm)
 }
 
 // replace writes a temporary file and puts it in the place of another one.
-func replace(f file, temporary, path string, data []byte, perm os.FileMode) error {
+func replace(f *os.File, path string, data []byte, perm os.FileMode) error {
 	err := f.Chmod(perm)
 	if err == nil {
 		_, err = f.Write(data)
@@ -66,10 +60,10 @@ func replace(f file, temporary, path string, data []byte, perm os.FileMode) erro
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = plainfile.Rename(temporary, path)
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		os.Remove(temporary)
+		os.Remove(f.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -100,10 +94,7 @@ func SyncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // ErrNotRegular is wrapped by the error of reading what is a link, a folder, a pipe or a device.
@@ -122,22 +113,19 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("stat %s: %w", path, err)
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, err
+	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s %w", path, ErrNotRegular)
-	case st.Size > limit:
-		return nil, fmt.Errorf("%s %w: %d bytes exceed the limit of %d", path, ErrTooLarge, st.Size, limit)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%s %w: %d bytes exceed the limit of %d", path, ErrTooLarge, info.Size(), limit)
 	}
-	b := make([]byte, st.Size)
+	b := make([]byte, info.Size())
 	n, err := io.ReadFull(f, b)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it has become shorter
 		err = nil
-	}
-	if err != nil {
-		err = fmt.Errorf("read %s: %w", path, err)
 	}
 	return b[:n], err
 }

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -20,7 +19,6 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/internal/bootid"
-	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/ipam/hostlocal/store"
 )
@@ -229,17 +227,13 @@ func (p Plugin) node() store.Node {
 var thisNode = sync.OnceValue(func() store.Node { return nodeOf("", "") })
 
 func nodeOf(bootIDFile, machineIDFile string) store.Node {
-	read := func(path string) string {
-		b, _ := plainfile.ReadAll(path, 256)
-		return strings.TrimSpace(string(b))
-	}
 	boot := bootid.Get
 	if bootIDFile != "" {
-		boot = func() string { return read(bootIDFile) }
+		boot = func() string { return bootid.Read(bootIDFile) }
 	}
 	host, _ := os.Hostname()
 	return store.Node{
 		Boot: boot(),
-		ID:   read(cmp.Or(machineIDFile, "/etc/machine-id")) + "\n" + host, // clones of a machine have one id
+		ID:   bootid.Read(cmp.Or(machineIDFile, "/etc/machine-id")) + "\n" + host, // clones of a machine have one id
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // openIndex reads the index, or makes it anew if it does not agree with the folder.
@@ -18,7 +16,7 @@ func (s *Store) openIndex() error {
 		return err
 	}
 	var old *index
-	if s.indexFile != plainfile.None {
+	if s.indexFile != nil {
 		old, _ = readIndex(s.indexFile)
 	}
 	if old != nil && old.Folder == folder && old.Boot == hash(s.node.Boot) && old.Node == hash(s.node.ID) {

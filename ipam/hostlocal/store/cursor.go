@@ -54,13 +54,13 @@ func (s *Store) setCursor(set int, c cursor) error {
 	if !c.exists {
 		return s.dir.remove(name)
 	}
-	h, err := s.dir.open(name, unix.O_WRONLY|unix.O_CREAT)
+	h, err := s.dir.open(name, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
 	if err := overwrite(h, c.content, int64(len(before.content))); err != nil {
-		return s.dir.failed("write", name, err)
+		return err
 	}
 	s.cursors[set] = c
 	return nil

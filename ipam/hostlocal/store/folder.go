@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -91,20 +92,30 @@ func (d folder) failed(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens a file; it does not wait for the other end if it is a pipe. Reading it leaves no trace in its times, which would
-// be written again with each ADD; only the owner of a file can have that.
-func (d folder) open(name string, flags int) (plainfile.File, error) {
-	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK
-	f, err := plainfile.OpenAt(d.fd, name, flags|unix.O_NOATIME, 0o600)
+// open opens a file: to read and to write, or else without blocking, lest a pipe of that name waits for its other end.
+// Reading it leaves no trace in its times, which would be written again with each ADD; only the owner of a file can have
+// that.
+func (d folder) open(name string, flags int) (*os.File, error) {
+	flags |= unix.O_NOFOLLOW
+	f, err := plainfile.OpenAt(d.fd, d.path, name, flags|unix.O_NOATIME, 0o600)
 	if errors.Is(err, unix.EPERM) {
-		f, err = plainfile.OpenAt(d.fd, name, flags, 0o600)
+		return plainfile.OpenAt(d.fd, d.path, name, flags, 0o600)
 	}
-	return f, d.failed("open", name, err)
+	return f, err
+}
+
+// stat is fstat(2).
+func stat(h *os.File) (*syscall.Stat_t, error) {
+	info, err := h.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return info.Sys().(*syscall.Stat_t), nil
 }
 
 // overwrite makes content the whole of a small file that has had a number of bytes. What is there already needs no more space on
 // the disk: the old content goes only when the new one is in place.
-func overwrite(f plainfile.File, content string, had int64) error {
+func overwrite(f *os.File, content string, had int64) error {
 	if _, err := f.WriteAt([]byte(content), 0); err != nil || had <= int64(len(content)) {
 		return err
 	}
@@ -121,7 +132,7 @@ type file struct {
 
 // read returns a file. One that is no regular file, or a link, has no content.
 func (d folder) read(name string) (f file, err error) {
-	h, err := d.open(name, unix.O_RDONLY)
+	h, err := d.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
 		return file{}, nil
 	}
@@ -129,9 +140,9 @@ func (d folder) read(name string) (f file, err error) {
 		return file{}, err
 	}
 	defer h.Close()
-	st, err := h.Stat()
+	st, err := stat(h)
 	if err != nil {
-		return file{}, d.failed("stat", name, err)
+		return file{}, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return file{}, nil
@@ -139,7 +150,7 @@ func (d folder) read(name string) (f file, err error) {
 	b := make([]byte, min(st.Size, maxContent))
 	n, err := h.ReadAt(b, 0)
 	if err != nil && err != io.EOF {
-		return file{}, d.failed("read", name, err)
+		return file{}, err
 	}
 	return file{string(b[:n]), st.Ino, st.Mtim.Nano(), true}, nil
 }
@@ -155,29 +166,25 @@ func (d folder) remove(name string) error {
 // names lists the folder.
 func (d folder) names() ([]string, error) {
 	// Another open file: the position of a listing belongs to it.
-	h, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(h), d.path)
 	defer f.Close()
 	return f.Readdirnames(-1)
 }
 
-// lock takes the lock that the reference plugin takes. It ends when the file is closed.
-func (d folder) lock(ctx context.Context) (plainfile.File, error) {
+// lock takes the lock that the reference plugin takes. It ends when the descriptor is closed.
+func (d folder) lock(ctx context.Context) (fd int, err error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(d.fd, lockName, flags|unix.O_CREAT, 0o750)
+	fd, err = unix.Openat(d.fd, lockName, flags|unix.O_CREAT, 0o750)
 	if errors.Is(err, unix.EISDIR) {
 		fd, err = unix.Openat(d.fd, lockName, flags, 0) // a folder can be locked as well; the reference cannot use it at all
 	}
 	if err != nil {
-		return plainfile.None, d.failed("open", lockName, err)
+		return -1, d.failed("open", lockName, err)
 	}
-	if err := flock.Lock(ctx, fd, unix.LOCK_EX); err != nil {
-		return plainfile.None, d.failed("lock", lockName, err)
-	}
-	return plainfile.File(fd), nil
+	return fd, d.failed("lock", lockName, flock.Lock(ctx, fd, unix.LOCK_EX))
 }
 
 // nameOf is the name of the file that reserves an address.

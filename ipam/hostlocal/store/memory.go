@@ -3,10 +3,9 @@ package store
 import (
 	"crypto/sha256"
 	"net/netip"
+	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 const (
@@ -60,15 +59,15 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	return err
 }
 
-func (s *Store) openMemory() (plainfile.File, error) {
+func (s *Store) openMemory() (*os.File, error) {
 	if s.privateErr != nil {
-		return plainfile.None, s.privateErr
+		return nil, s.privateErr
 	}
 	return s.private.open(memoryName, unix.O_RDWR|unix.O_CREAT)
 }
 
 // readMemory returns a page, an empty one if it is not there or cannot be believed.
-func readMemory(f plainfile.File, no int) *page {
+func readMemory(f *os.File, no int) *page {
 	p := new(page)
 	if n, _ := f.ReadAt(p[:], int64(no)*pageSize); n < pageSize || !p.intact() || p.records() > perPage {
 		return new(page)

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/braid-cni/braid/internal/plainfile"
 	"github.com/braid-cni/braid/internal/undo"
 )
 
@@ -107,34 +108,34 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 		return file{}, err
 	}
 	defer h.Close()
-	var st unix.Stat_t
+	var st *syscall.Stat_t
 	if err = overwrite(h, o.content(), size); err == nil {
-		st, err = h.Stat()
+		st, err = stat(h)
 	}
 	if err != nil {
-		return file{}, errors.Join(s.private.failed("write", pendingName, err), s.private.remove(pendingName))
+		return file{}, errors.Join(err, s.private.remove(pendingName))
 	}
 	return file{ino: st.Ino, mtime: st.Mtim.Nano()}, nil
 }
 
 // blank opens the file that a reservation is written to, and tells its size: the one that was freed last, see
 // [Store.free]. To make one costs a file system more than all the rest.
-func (s *Store) blank() (h plainfile.File, size int64, err error) {
-	h, err = s.private.open(pendingName, unix.O_WRONLY)
+func (s *Store) blank() (h *os.File, size int64, err error) {
+	h, err = s.private.open(pendingName, unix.O_RDWR)
 	if err == nil {
 		// What a killed process left may be linked to an address by now: it is not to be written to.
-		var st unix.Stat_t
-		if st, err = h.Stat(); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
+		var st *syscall.Stat_t
+		if st, err = stat(h); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
 			return h, st.Size, nil
 		}
 		h.Close()
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		if err := s.private.remove(pendingName); err != nil {
-			return plainfile.None, 0, err
+			return nil, 0, err
 		}
 	}
-	h, err = s.private.open(pendingName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	h, err = s.private.open(pendingName, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
 	return h, 0, err
 }
 
@@ -173,12 +174,12 @@ func (s *Store) Release(o Owner) error {
 // then has zeros, as a reservation that was never written: should a loss of power leave them at another address, they are
 // known for what they are.
 func (s *Store) free(name string) error {
-	h, err := s.dir.open(name, unix.O_WRONLY)
+	h, err := s.dir.open(name, unix.O_RDWR)
 	if err != nil {
 		return s.dir.remove(name)
 	}
 	defer h.Close()
-	st, err := h.Stat()
+	st, err := stat(h)
 	if err != nil || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxContent || s.privateErr != nil ||
 		unix.Renameat(s.dir.fd, name, s.private.fd, pendingName) != nil {
 		return s.dir.remove(name)

@@ -17,10 +17,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Node tells the node, and the time since it was last started, from others.
@@ -34,12 +33,12 @@ type Node struct {
 // A Store is the locked folder of a network's reservations. It is for one goroutine.
 type Store struct {
 	dir  folder
-	lock plainfile.File
+	lock int // its descriptor
 	node Node
 
-	private    folder         // of the index and the memory of pods
-	privateErr error          // why there is none
-	indexFile  plainfile.File // None if there is none
+	private    folder   // of the index and the memory of pods
+	privateErr error    // why there is none
+	indexFile  *os.File // nil if there is none
 	index      *index
 	broken     bool           // the index, in memory
 	cursors    map[int]cursor // by range set, those that were read
@@ -52,7 +51,7 @@ type Store struct {
 // It deletes reservations that nobody can hold: those that were never written to their end, and those that are known
 // to be of an earlier boot of this node, which no container survives.
 func Open(ctx context.Context, path string, node Node, create bool) (s *Store, err error) {
-	s = &Store{node: node, private: folder{path: path, fd: -1}, indexFile: plainfile.None, cursors: map[int]cursor{}}
+	s = &Store{node: node, private: folder{path: path, fd: -1}, cursors: map[int]cursor{}}
 	s.dir, err = openFolder(path)
 	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := makeFolder(path); err != nil {
@@ -92,7 +91,7 @@ func (s *Store) openPrivate() {
 // Close notes in the index what was changed and gives the lock back. That the index cannot be written is no error: it
 // is made anew by whoever opens the folder next.
 func (s *Store) Close() {
-	if s.changed && s.indexFile != plainfile.None {
+	if s.changed && s.indexFile != nil {
 		_ = s.writeIndex()
 	}
 	s.unlock()
@@ -104,7 +103,7 @@ func (s *Store) unlock() {
 		s.private.close()
 	}
 	s.dir.close()
-	_ = s.lock.Close()
+	_ = unix.Close(s.lock)
 }
 
 // ask runs a question to the index. An index that turns out to be corrupt is made anew first.
