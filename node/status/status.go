@@ -195,7 +195,7 @@ func (q *Queue) add(pod resolve.Pod, record resolve.Record, pending json.RawMess
 	if atOnce {
 		q.pods.Add(name)
 	} else {
-		q.pods.AddAfter(name, q.Delay)
+		q.pods.AddAfter(name, time.Until(q.due(e.since)))
 	}
 	return e
 }

@@ -297,7 +297,14 @@ func TestOrder(t *testing.T) {
 // What nobody waits for gives way to ADDs, but not for ever.
 func TestBusyNode(t *testing.T) {
 	w := newWorld(t)
-	q, _ := w.queue(func(o *status.Options) { o.Delay, o.MaxDelay = time.Hour, time.Hour })
+	// What the journal has at the start waits for nothing, and is written when the journal has been searched.
+	start := func(container string, maxDelay time.Duration) *status.Queue {
+		w.made(w.pod(container), container, container)
+		q, _ := w.queue(func(o *status.Options) { o.Delay, o.MaxDelay = time.Hour, maxDelay })
+		w.isWritten(container, container, container)
+		return q
+	}
+	q := start("first", time.Hour)
 	q.Busy()
 	pod := w.pod("web")
 	w.report(q, w.made(pod, "c1", "one"))
@@ -310,7 +317,7 @@ func TestBusyNode(t *testing.T) {
 	w.report(q, waited)
 	w.isWritten("web", "c2", "two")
 
-	q, _ = w.queue(func(o *status.Options) { o.Delay, o.MaxDelay = time.Hour, time.Millisecond })
+	q = start("second", time.Millisecond)
 	q.Busy()
 	w.report(q, w.made(w.pod("db"), "c3", "three"))
 	w.isWritten("db", "c3", "three")
