@@ -104,6 +104,11 @@ func (a *attachment) checkProperties(port netlink.Link) error {
 	name := port.Attrs().Name
 	found, err := netdev.Dump(func() ([]netlink.Protinfo, error) {
 		info, err := a.node.Handle().LinkGetProtinfo(port)
+		if err != nil {
+			// It is looked for in a list of all ports of the node. That leaves one out if another goes while it is made, and
+			// the kernel does not mark this one.
+			err = errors.Join(err, netlink.ErrDumpInterrupted)
+		}
 		return []netlink.Protinfo{info}, err
 	})
 	if err != nil {
