@@ -247,11 +247,7 @@ func (a *attachment) configure(ctx context.Context) error {
 }
 
 func (a *attachment) options() netdev.Options {
-	detection := a.Detection
-	if a.Probe.Enabled() { // it has nothing left to find
-		detection = netdev.Skipped
-	}
-	return netdev.Options{Detection: detection, SourceRouting: a.SourceRouting}
+	return netdev.Options{Detection: a.Detection.After(a.Probe), SourceRouting: a.SourceRouting}
 }
 
 // masquerade lets the pod reach what has no route to it.

@@ -21,9 +21,9 @@ const (
 	Awaited Detection = iota
 	// Skipped it is where nobody else can have the addresses: false.
 	Skipped
-	// Optimistic addresses are used at once, while it goes on: "optimistic". "Optimistic DAD is a useful optimization because
-	// in most cases DAD is far more likely to succeed than fail" (RFC 4429, section 1). One that somebody else has is taken
-	// back by the kernel a second or two later.
+	// Optimistic addresses are used at once, while it goes on: "optimistic". RFC 4429: "to minimize address configuration delays
+	// in the successful case, to reduce disruption as far as possible in the failure case". One that somebody else has is
+	// taken back by the kernel a second or two later.
 	Optimistic
 )
 
@@ -45,6 +45,14 @@ func (d *Detection) UnmarshalJSON(doc []byte) error {
 		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("enabledad: found %.100s, want true, false or %q", doc, optimistic), "")
 	}
 	return nil
+}
+
+// After says what is left to do when the addresses have been probed: nothing, if they were.
+func (d Detection) After(p Probe) Detection {
+	if p.Enabled() {
+		return Skipped
+	}
+	return d
 }
 
 // flags are those of an address that say so to the kernel.

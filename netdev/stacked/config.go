@@ -19,7 +19,7 @@ type Config struct {
 	TxQueues      int              `json:"numTxQueues"`
 	RxQueues      int              `json:"numRxQueues"`
 	SourceRouting bool             `json:"sourceRouting"`
-	Detection     netdev.Detection `json:"enabledad"`
+	Detection     netdev.Detection `json:"enabledad"` // awaited by default: the link is shared with other hosts
 	Probe         netdev.Probe     `json:"probe"`
 	DNS           types.DNS        `json:"dns"`
 }
@@ -58,13 +58,4 @@ func (c *Config) Check() error {
 		}
 	}
 	return nil
-}
-
-// detection says what duplicate address detection is to the interface. The link is shared with other hosts, so it is awaited
-// by default. After a probe it has nothing left to find.
-func (c *Config) detection() netdev.Detection {
-	if c.Probe.Enabled() {
-		return netdev.Skipped
-	}
-	return c.Detection
 }

@@ -138,7 +138,7 @@ func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types
 
 // Options say how the interface is configured.
 func (d *Device) Options() netdev.Options {
-	return netdev.Options{Detection: d.detection(), SourceRouting: d.SourceRouting}
+	return netdev.Options{Detection: d.Detection.After(d.Probe), SourceRouting: d.SourceRouting}
 }
 
 // addresses asks the IPAM plugin, or takes those that an earlier plugin of the chain has for this one, or has none.
