@@ -51,7 +51,7 @@ func braid(p *pod, env []string, config []byte) *tracer.Command {
 var verbs = []verb{
 	{
 		"ADD", func(*pod) {},
-		func(p *pod) *tracer.Command { return braid(p, p.env("ADD", p.ns.Path()), p.config("")) }, 150,
+		func(p *pod) *tracer.Command { return braid(p, p.env("ADD", p.ns.Path()), p.config("")) }, 170,
 	},
 	{
 		"DEL", (*pod).mustAdd,
