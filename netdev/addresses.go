@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -74,28 +75,14 @@ func rawIP(ip net.IP) net.IP {
 // Addresses returns those of an interface.
 func (ns *Namespace) Addresses(link netlink.Link) ([]netlink.Addr, error) {
 	index := link.Attrs().Index
-	addrs, err := Dump(func() (addrs []netlink.Addr, err error) {
-		header := nl.NewIfAddrmsg(unix.AF_UNSPEC)
-		header.Index = uint32(index)
-		messages, err := ns.one(unix.RTM_GETADDR, unix.NLM_F_DUMP, header)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range messages {
-			a, err := decodeAddress(m)
-			if err != nil {
-				return nil, err
-			}
-			if a.LinkIndex == index { // a kernel before 4.20 lists them all
-				addrs = append(addrs, a)
-			}
-		}
-		return addrs, nil
-	})
+	header := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+	header.Index = uint32(index)
+	addrs, err := list(ns, unix.RTM_GETADDR, header, decodeAddress)
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
 	}
-	return addrs, nil
+	// A kernel before 4.20 lists them all.
+	return slices.DeleteFunc(addrs, func(a netlink.Addr) bool { return a.LinkIndex != index }), nil
 }
 
 // decodeAddress reads of an address what a configuration says of one.

@@ -82,3 +82,21 @@ func (ns *Namespace) one(kind, flags int, data ...nl.NetlinkRequestData) (messag
 	err = b.Send()
 	return messages, err
 }
+
+// list returns the objects that a request (RTM_GET*) lists.
+func list[T any](ns *Namespace, kind int, header nl.NetlinkRequestData, decode func(message []byte) (T, error)) ([]T, error) {
+	return Dump(func() (found []T, err error) {
+		messages, err := ns.one(kind, unix.NLM_F_DUMP, header)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			object, err := decode(m)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, object)
+		}
+		return found, nil
+	})
+}

@@ -66,20 +66,7 @@ func (b *Batch) look(which string, into *netlink.Link, what ...nl.NetlinkRequest
 
 // Links returns all interfaces of the namespace.
 func (ns *Namespace) Links() ([]netlink.Link, error) {
-	links, err := Dump(func() (links []netlink.Link, err error) {
-		messages, err := ns.one(unix.RTM_GETLINK, unix.NLM_F_DUMP, nl.NewIfInfomsg(unix.AF_UNSPEC))
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range messages {
-			link, err := decodeLink(m)
-			if err != nil {
-				return nil, err
-			}
-			links = append(links, link)
-		}
-		return links, nil
-	})
+	links, err := list(ns, unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), decodeLink)
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of %s: %w", ns.path, err)
 	}
