@@ -109,8 +109,16 @@ func TestRepair(t *testing.T) {
 			}
 			wantError(t, "CHECK after a dry run", web.check(), d.complaint)
 
-			if found, err = n.repair(); err != nil || found["c-web"].Action != delegate.Repaired {
+			// Pods are looked at at the same time: what they share may be whole again for the one when it was made for the other.
+			found, err = n.repair()
+			_, ofWeb := found["c-web"]
+			if err != nil || len(found) == 0 || d.pods == 1 && !ofWeb {
 				t.Fatalf("repair: found %+v, %v", found, err)
+			}
+			for id, f := range found {
+				if f.Action != delegate.Repaired {
+					t.Fatalf("repair of %s: found %+v", id, f)
+				}
 			}
 			for i, p := range []*pod{web, db} {
 				if err := p.check(); err != nil {
