@@ -14,26 +14,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Reasons of notices.
-const (
-	ConfMissing    = "ConfigurationMissing"   // our configuration was removed, or renamed
-	ConfAltered    = "ConfigurationAltered"   // somebody else has written to it
-	ConfShadowed   = "ConfigurationShadowed"  // another one sorts before it, which the runtime would use
-	PrimaryChanged = "ClusterNetworkChanged"  // another configuration is the default network now
-	PrimaryMissing = "ClusterNetworkMissing"  // the default network's configuration is gone; pods wait for it
-	PrimaryInvalid = "ClusterNetworkInvalid"  // it cannot be used as it is; pods wait
-	BinaryMissing  = "PluginMissing"          // a binary of ours was removed
-	Failed         = "ConfigurationNotMended" // what is wrong could not be mended
-)
-
-// A Notice says what has become of the installation.
-type Notice struct {
-	Reason  string
-	Path    string
-	Message string
-	Mended  bool // else it is for somebody to look at
-}
-
 // A Guard keeps the installation of a node as it should be. Whatever is changed is put back at once; if it is changed again
 // and again, with growing pauses.
 type Guard struct {
@@ -87,44 +67,6 @@ func (g *Guard) Run(ctx context.Context) error {
 		next := g.check(ctx, w)
 		if !w.wait(ctx, next, g.settle) {
 			return nil
-		}
-	}
-}
-
-// A watcher watches folders. One that is removed and made again is watched again with the next check. It may be without a
-// Watcher: the kernel gives a user a limited number.
-type watcher struct {
-	*fsnotify.Watcher
-	events <-chan fsnotify.Event
-	errors <-chan error
-}
-
-func (w *watcher) watch(dirs ...string) {
-	for _, dir := range dirs {
-		if w.Watcher != nil {
-			_ = w.Add(dir) // of one that is not there the poll takes care
-		}
-	}
-}
-
-// wait returns when a file has changed, or at a time; false when ctx has ended.
-func (w *watcher) wait(ctx context.Context, until time.Time, settle time.Duration) bool {
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return true
-		case e := <-w.events:
-			// Temporary files of ours come and go under names that nobody reads.
-			if !strings.HasPrefix(filepath.Base(e.Name), tmpPrefix) && time.Until(until) > settle {
-				until = time.Now().Add(settle)
-				timer.Reset(settle)
-			}
-		case <-w.errors: // an overflow: something has changed
-			timer.Reset(settle)
 		}
 	}
 }
@@ -368,36 +310,6 @@ func (g *Guard) mendBinaries(s *state) error {
 	}
 	g.mended(Notice{Reason: BinaryMissing, Path: missing, Message: "it was removed"})
 	return nil
-}
-
-// mended reports what was put right.
-func (g *Guard) mended(n Notice) {
-	n.Mended, g.changed = true, true
-	g.log.Warn("mended", "reason", n.Reason, "path", n.Path, "message", n.Message)
-	g.tell(n)
-}
-
-// problem reports what cannot be put right here, once.
-func (g *Guard) problem(n Notice) {
-	if g.known[n.Reason] {
-		return
-	}
-	g.known[n.Reason] = true
-	g.log.Error("not mended", "reason", n.Reason, "path", n.Path, "message", n.Message)
-	g.tell(n)
-}
-
-func (g *Guard) solved(reason string) {
-	if g.known[reason] {
-		g.log.Info("solved", "reason", reason)
-		delete(g.known, reason)
-	}
-}
-
-func (g *Guard) tell(n Notice) {
-	if g.report != nil {
-		g.report(n)
-	}
 }
 
 // A pace keeps two who want a file otherwise from writing it all the time.
