@@ -25,13 +25,24 @@ import (
 //
 // SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
 // at once.
-func Main(p Plugin, about string) {
+func Main(p Plugin, about string) { MainWith(p, about, nil) }
+
+// MainWith is Main, but that calls about one attachment are left to the deputy, unless it is nil.
+func MainWith(p Plugin, about string, deputy Deputy) {
+	stdin := io.Reader(os.Stdin)
+	if command := os.Getenv("CNI_COMMAND"); deputy != nil && commands[command].attachment {
+		text, _ := io.ReadAll(io.LimitReader(stdin, maxStdin+1)) // the rest, or the error, comes after it
+		if a, done := deputy(os.Environ(), text); done {
+			os.Exit(a.print(p, about, text))
+		}
+		stdin = io.MultiReader(bytes.NewReader(text), stdin)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
 	// A runtime that is gone must not end the process before it has undone an ADD. Not signal.Ignore: the plugins
 	// that are executed would inherit it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 }
 
 // A Process is what the operating system gives a plugin binary.

@@ -13,6 +13,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// DefaultDaemonSocket is where the daemon listens unless the configuration says otherwise.
+const DefaultDaemonSocket = "/run/braid/braidd.sock"
+
 // ignoredKeys are keys of Multus and of CNI that have no effect here.
 var ignoredKeys = []string{
 	"retryDeleteOnError",     // a record is always kept until DEL succeeds
@@ -30,7 +33,7 @@ func defaults() *Config {
 		ConfDir:          "/etc/cni/braid/net.d",
 		BinDir:           "/opt/cni/bin",
 		CNIDir:           "/var/lib/cni/braid",
-		DaemonSocket:     "/run/braid/braidd.sock",
+		DaemonSocket:     DefaultDaemonSocket,
 		NetworkNamespace: "kube-system",
 		SystemNamespaces: []string{"kube-system"},
 		GlobalNamespaces: []string{"default"},

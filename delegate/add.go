@@ -50,6 +50,9 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, tryAgain(err)
 	}
 	defer unlock()
+	if err := c.mayDo(); err != nil {
+		return nil, err
+	}
 	if err := c.undoEarlier(ctx); err != nil {
 		return nil, err
 	}
@@ -79,11 +82,14 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, cni.ErrElsewhere) {
 			cluster.reportFailure(ctx, err)
 		}
 	}()
 	plan, chains, err := c.plan(pod, taken)
+	if err == nil {
+		err = c.mayDo(chains...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +155,9 @@ func (c *call) undoEarlier(ctx context.Context) error {
 		// "A runtime should not call ADD twice (without an intervening DEL) for the same (network name, container id,
 		// name of the interface inside the container)."
 		return fmt.Errorf("container %s has interface %s already, made by an ADD at %s: DEL it first", r.ContainerID, r.IfName, r.Created.Format(time.RFC3339))
+	}
+	if err := c.mayDo(c.chains(r)...); err != nil {
+		return err
 	}
 	c.log.Info("undo an ADD that did not come to its end", "created", r.Created)
 	if err := c.undo(ctx, r); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/journal"
@@ -36,7 +37,10 @@ type Delegator struct {
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
 	Observer Observer    // nil if nobody observes
-	Proxy    Proxy       // nil if this process waits for the kernel itself
+	// Caller says whether the plugin process that waits for a call still does. It is nil in that process itself. Others execute
+	// nothing: a call that needs the plugin of somebody else fails with [cni.ErrElsewhere], and so does one of a caller that
+	// does not wait any more, before anything is changed.
+	Caller func() error
 
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
@@ -51,9 +55,6 @@ type NewResolver func(c *conf.Config, log *slog.Logger) (interface {
 	resolve.Resolver
 	io.Closer
 }, error)
-
-// A Proxy deletes interfaces in place of this process; see [netdev.Proxy].
-type Proxy func(c *conf.Config, socket int, group uint32) (refusal int, err error)
 
 var _ cni.Plugin = (*Delegator)(nil)
 
@@ -98,6 +99,30 @@ func (c *call) find(pluginType string) cni.Plugin {
 		return own
 	}
 	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+}
+
+// mayDo says whether this process may do the call, for which it holds the lock of the container, by way of some chains.
+func (c *call) mayDo(chains ...*chain.Chain) error {
+	if c.Caller == nil {
+		return nil
+	}
+	if err := c.Caller(); err != nil {
+		return errors.Join(cni.ErrElsewhere, err)
+	}
+	for _, ch := range chains {
+		if !ch.InProcess() {
+			return cni.ErrElsewhere
+		}
+	}
+	return nil
+}
+
+// chains are those that have made the attachments of a record.
+func (c *call) chains(r *journal.Record) (list []*chain.Chain) {
+	for i := range r.Attachments {
+		list = append(list, c.chainOf(&r.Attachments[i]))
+	}
+	return list
 }
 
 // findBinary prefers what is installed on the node to what Braid has.

@@ -31,7 +31,7 @@ type observation struct {
 
 // observe begins one. The context that it returns is that of a span of its own, if the runtime records a trace.
 func (d *Delegator) observe(ctx context.Context, verb string) (context.Context, *observation) {
-	w := &observation{tell: d.Observer, o: resolve.Observation{Verb: verb, Start: time.Now()}}
+	w := &observation{tell: d.Observer, o: resolve.Observation{Verb: verb, Start: time.Now(), Worker: d.Caller != nil}}
 	if w.tell == nil {
 		return ctx, w
 	}
@@ -69,9 +69,9 @@ func (w *observation) removed(before, left []journal.Attachment, err error) {
 	w.o.Events = append(w.o.Events, events("RemovedInterface", "Remove ", gone)...)
 }
 
-// end tells what was collected.
+// end tells what was collected. What is done elsewhere is told there.
 func (w *observation) end(err error) {
-	if w.tell == nil || w.conf == nil {
+	if w.tell == nil || w.conf == nil || errors.Is(err, cni.ErrElsewhere) {
 		return
 	}
 	w.mu.Lock() // what a deadline left behind may still call

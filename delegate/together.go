@@ -26,7 +26,7 @@ func (c *call) deleteTogether(r *journal.Record, attachments []journal.Attachmen
 	}
 	wait, err := ns.DeleteLinks(func(link netlink.Link) bool {
 		return slices.ContainsFunc(attachments, func(a journal.Attachment) bool { return isLinkOf(&a, link) })
-	}, c.proxy())
+	})
 	if err != nil {
 		failed(err)
 	}
@@ -35,20 +35,6 @@ func (c *call) deleteTogether(r *journal.Record, attachments []journal.Attachmen
 			c.log.Warn("delete interfaces", "err", err)
 		}
 	})
-}
-
-// proxy is who waits for the kernel in place of this process. That it does not is no loss but of time.
-func (c *call) proxy() netdev.Proxy {
-	if c.Proxy == nil {
-		return nil
-	}
-	return func(socket int, group uint32) (int, error) {
-		refusal, err := c.Proxy(c.conf, socket, group)
-		if err != nil {
-			c.log.Debug("nobody deletes interfaces for this process", "err", err)
-		}
-		return refusal, err
-	}
 }
 
 // deletedFirst says that the interface of an attachment may be deleted before its plugins are asked: all are own, and

@@ -45,6 +45,9 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	defer unlock()
 
 	r, err := c.journal.Get(req.ContainerID, req.IfName)
+	if c.Caller != nil && err != nil {
+		return cni.ErrElsewhere // what somebody else has made, or nobody can read
+	}
 	switch part, _ := partOf(err); {
 	case errors.Is(err, journal.ErrNotFound):
 		return errors.Join(c.delOfOther(ctx), c.journal.Remove(req.ContainerID, req.IfName)) // of a record that was never finished
@@ -52,6 +55,9 @@ func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 		c.hearRuntime(part)
 		return c.delPart(ctx, err)
 	case err != nil:
+		return err
+	}
+	if err := c.mayDo(c.chains(r)...); err != nil {
 		return err
 	}
 	c.hearRuntime(r)
@@ -172,6 +178,9 @@ func (d *Delegator) Check(ctx context.Context, req *cni.Request) (err error) {
 		return err
 	case !r.Done:
 		return fmt.Errorf("interface %s of container %s is incomplete: an ADD or a DEL did not come to its end", req.IfName, req.ContainerID)
+	}
+	if err := c.mayDo(c.chains(r)...); err != nil {
+		return err
 	}
 	return c.each(r, func(a *journal.Attachment) error { return c.chainOf(a).Check(ctx, r.At(a), a.Capabilities, a.Result) })
 }

@@ -14,17 +14,16 @@ import (
 
 // A deletion of interfaces is under way.
 type deletion struct {
-	ns      *Namespace
-	socket  int       // in the namespace: for the request, whoever sends it, its answer, and news of interfaces that go
-	left    []int32   // indexes of the interfaces that are not known to be gone
-	lookAt  time.Time // until when news are waited for
-	refusal int       // of the proxy; -1 if there is none
+	ns     *Namespace
+	socket int       // in the namespace: for the request, its answer, and news of interfaces that go
+	left   []int32   // indexes of the interfaces that are not known to be gone
+	lookAt time.Time // until when news are waited for
 
-	sent   chan struct{} // closed when the kernel is done with the request that this process has sent; nil if it has not
+	sent   chan struct{} // closed when the kernel is done with the request; nil if there was none
 	failed error         // to send it; valid when that is closed
 }
 
-// lookAgain is how long news are waited for until it is looked what is there. A proxy has this time once.
+// lookAgain is how long news are waited for until it is looked what is there.
 const lookAgain = 50 * time.Millisecond
 
 func (d *deletion) open() (err error) {
@@ -57,60 +56,46 @@ func (d *deletion) mark(links []netlink.Link) error {
 	return nil
 }
 
-// ownRequest is the number of the request that this process sends.
-const ownRequest = 1
+// number is that of the request.
+const number = 1
 
 // run has the interfaces deleted, and returns when they are gone.
-func (d *deletion) run(proxy Proxy) error {
+func (d *deletion) run() error {
 	if len(d.left) == 0 {
 		return nil
 	}
 	d.lookAt = time.Now().Add(lookAgain)
-	if !d.handOver(proxy) {
-		d.send()
-	}
+	d.send()
 	for len(d.left) > 0 {
 		m, err := d.receive()
 		if err == nil && m.kind != unix.NLMSG_ERROR {
 			d.left = slices.DeleteFunc(d.left, func(index int32) bool { return m.kind == unix.RTM_DELLINK && index == m.index })
 			continue
 		}
-		// A request is over, the proxy has refused it, nothing was heard, or too much to be kept.
+		// The request is over, nothing was heard, or too much to be kept.
 		over := d.isOver(m)
 		if err := d.look(); err != nil || len(d.left) == 0 {
 			return err
 		}
-		if d.sent == nil {
-			d.send()
-		} else if over {
+		if over {
 			return errors.Join(fmt.Errorf("interfaces of %s are there still, after a request to delete them", d.ns.path), d.failed, m.failure)
 		}
 	}
 	return nil
 }
 
-func (d *deletion) handOver(proxy Proxy) bool {
-	if proxy == nil {
-		return false
-	}
-	refusal, err := proxy(d.socket, goingGroup)
-	if err == nil {
-		d.refusal = refusal
-	}
-	return err == nil
-}
-
+// send has a thread wait in the request.
 func (d *deletion) send() {
 	d.sent = make(chan struct{})
 	go func() {
 		defer close(d.sent)
-		d.failed = sendToKernel(d.socket, deleteRequest(goingGroup, ownRequest))
+		d.failed = unix.Sendto(d.socket, deleteRequest(goingGroup, number), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}()
 }
 
-// isOver says whether the kernel is done with the request of this process, of which m may be the answer.
+// isOver says whether the kernel is done with the request, of which m may be the answer.
 func (d *deletion) isOver(m message) bool {
-	if d.sent != nil && m.kind == unix.NLMSG_ERROR && m.seq == ownRequest {
+	if m.kind == unix.NLMSG_ERROR && m.seq == number {
 		<-d.sent // now
 		return true
 	}
@@ -134,16 +119,27 @@ func (d *deletion) look() error {
 	return nil
 }
 
-// finish waits for the kernel, and removes what the interfaces have left behind.
+// behind bounds the threads that wait in requests whose interfaces are gone.
+var behind = make(chan struct{}, 64)
+
+// finish removes what the interfaces have left behind. The request is waited for only if too many are under way.
 func (d *deletion) finish() error {
 	err := d.ns.deleteOrphanedRules()
-	if d.sent != nil {
+	if d.sent == nil {
+		return errors.Join(err, unix.Close(d.socket))
+	}
+	select {
+	case behind <- struct{}{}:
+		go func() {
+			<-d.sent
+			_ = unix.Close(d.socket)
+			<-behind
+		}()
+		return err
+	default:
 		<-d.sent
+		return errors.Join(err, unix.Close(d.socket))
 	}
-	if d.refusal >= 0 {
-		_ = unix.Close(d.refusal)
-	}
-	return errors.Join(err, unix.Close(d.socket))
 }
 
 // A message is what the kernel says.
@@ -154,7 +150,7 @@ type message struct {
 	failure error  // of that request
 }
 
-// errNothing is that nothing came in time, or that the proxy will do nothing.
+// errNothing is that nothing came in time.
 var errNothing = errors.New("no answer of the kernel")
 
 // receive returns what the kernel says next. After any error news may be missing.
@@ -181,18 +177,12 @@ func (d *deletion) receive() (m message, err error) {
 
 // wait returns when there is something to receive, or it is time to look.
 func (d *deletion) wait() error {
-	fds := []unix.PollFd{{Fd: int32(d.socket), Events: unix.POLLIN}, {Fd: int32(d.refusal), Events: unix.POLLIN}}
 	left := max(0, time.Until(d.lookAt))
-	_, err := unix.Poll(fds, int(left/time.Millisecond)+1)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		return err
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(d.socket), Events: unix.POLLIN}}, int(left/time.Millisecond)+1)
+	if errors.Is(err, unix.EINTR) {
+		return nil
 	}
-	if fds[1].Revents != 0 {
-		_ = unix.Close(d.refusal)
-		d.refusal = -1
-		return errNothing
-	}
-	return nil
+	return err
 }
 
 func parseMessage(b []byte) message {

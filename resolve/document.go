@@ -17,13 +17,12 @@ const (
 	defaultTime = 30 * time.Second // for a request that does not say
 )
 
-// A request is one of Resolve, Report, Observe and DeleteLinks. Observe is not answered, DeleteLinks only if it fails.
+// A request is one of Resolve, Report and Observe. The last is not answered.
 type request struct {
 	TimeoutMillis int64        `json:"timeoutMillis,omitempty"`
 	Resolve       *Query       `json:"resolve,omitempty"`
 	Report        *Report      `json:"report,omitempty"`
 	Observe       *Observation `json:"observe,omitempty"`
-	DeleteLinks   *Deletion    `json:"deleteLinks,omitempty"`
 	// Unanswered says that nobody waits for an answer to Report.
 	Unanswered bool `json:"unanswered,omitempty"`
 }

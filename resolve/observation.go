@@ -10,6 +10,8 @@ type Observation struct {
 	Outcome string    `json:"outcome"` // [Success], or the CNI error code in decimal
 	Start   time.Time `json:"start"`
 	Seconds float64   `json:"seconds"`
+	// Worker says that another process than the one that the runtime has started has done it.
+	Worker bool `json:"worker,omitempty"`
 	// Plugins that were called for it, those called by other plugins excluded, in the order of their start.
 	Plugins []PluginCall `json:"plugins,omitempty"`
 	// Events to be written on the pod.

@@ -9,11 +9,9 @@
 //	{"reported":true}
 //
 // and, instead of an answer, {"error":{"reason":"NotFound","message":"..."}}. To a daemon there are lines besides that are
-// answered only by an error, if at all: what a call took ([Observe]), and, with the descriptor of a netlink socket, a wish
-// ([DeleteLinks]):
+// not answered: what a call took ([Observe]).
 //
 //	{"observe":{"pod":{...},"verb":"DEL","outcome":"success",...}}
-//	{"deleteLinks":{"group":1651663209}}
 //
 // Unknown keys are ignored, so that plugin and daemon of different versions understand each other during an upgrade. The
 // package is part of the plugin binary, which starts once per call of the runtime: it imports nothing but the standard library.

@@ -15,8 +15,8 @@ import (
 // What is no request, or too long for one, is answered with an error. After the latter Serve returns, since it cannot
 // know where the next request begins.
 //
-// What is not for the resolver goes to also.
-func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, also Also) error {
+// Observe takes what the plugin tells; nil drops it. It must not block.
+func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, observe func(*Observation)) error {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := readLine(lines, maxRequest)
@@ -33,8 +33,10 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, als
 		var resp *response
 		if err := json.Unmarshal(line, &req); err != nil {
 			resp = &response{Error: errorf(Invalid, "decode request: %v", err)}
-		} else if req.Observe != nil || req.DeleteLinks != nil {
-			resp = also.serve(&req)
+		} else if req.Observe != nil {
+			if observe != nil {
+				observe(req.Observe)
+			}
 		} else if resp = serve(ctx, &req, line, resolver); req.Unanswered {
 			resp = nil
 		}
@@ -45,31 +47,6 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, resolver Resolver, als
 			return err
 		}
 	}
-}
-
-// Also is what a daemon does besides resolving: what nobody waits for.
-type Also struct {
-	// Observe takes what the plugin tells; nil drops it. It must not block.
-	Observe func(*Observation)
-	// DeleteLinks deletes interfaces; nil refuses to. It returns when it is done. Only an error is answered.
-	DeleteLinks func(*Deletion) error
-}
-
-// serve returns nil where there is nothing to be answered.
-func (a Also) serve(req *request) *response {
-	var err error
-	switch {
-	case req.Observe != nil && a.Observe != nil:
-		a.Observe(req.Observe)
-	case req.DeleteLinks != nil && a.DeleteLinks != nil:
-		err = a.DeleteLinks(req.DeleteLinks)
-	case req.DeleteLinks != nil:
-		err = errorf(Invalid, "no interfaces are deleted here")
-	}
-	if err != nil {
-		return &response{Error: asError(err)}
-	}
-	return nil
 }
 
 // serve answers one request.
@@ -85,7 +62,7 @@ func serve(ctx context.Context, req *request, line []byte, resolver Resolver) *r
 	case req.Report != nil && req.Resolve == nil:
 		resp.Reported, err = true, resolver.Report(ctx, req.Report)
 	default:
-		err = errorf(Invalid, `decode request: found %.100q, want one of "resolve", "report", "observe" and "deleteLinks"`, line)
+		err = errorf(Invalid, `decode request: found %.100q, want one of "resolve", "report" and "observe"`, line)
 	}
 	if err != nil {
 		return &response{Error: asError(err)}
@@ -107,7 +84,7 @@ func writeResponse(w io.Writer, resp *response) error {
 // ServeStdio serves standard input and output. It ends with ctx too: standard input cannot be closed while it is being read.
 func ServeStdio(ctx context.Context, resolver Resolver) error {
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, os.Stdin, os.Stdout, resolver, Also{}) }()
+	go func() { served <- Serve(ctx, os.Stdin, os.Stdout, resolver, nil) }()
 	select {
 	case err := <-served:
 		return err

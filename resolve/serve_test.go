@@ -26,8 +26,8 @@ func TestServe(t *testing.T) {
 			`{"error":{"reason":"NotFound","message":"pod is gone"}}` + "\n" + `{"reported":true}` + "\n",
 		},
 		{"no JSON", "GET / HTTP/1.1\n", `{"error":{"reason":"Invalid","message":"decode request: invalid character 'G' looking for beginning of value"}}` + "\n"},
-		{"neither", `{"sweep":{}}` + "\n", `{"error":{"reason":"Invalid","message":"decode request: found \"{\\\"sweep\\\":{}}\", want one of \"resolve\", \"report\", \"observe\" and \"deleteLinks\""}}` + "\n"},
-		{"both", `{"report":{},"resolve":{}}` + "\n", `{"error":{"reason":"Invalid","message":"decode request: found \"{\\\"report\\\":{},\\\"resolve\\\":{}}\", want one of \"resolve\", \"report\", \"observe\" and \"deleteLinks\""}}` + "\n"},
+		{"neither", `{"sweep":{}}` + "\n", `{"error":{"reason":"Invalid","message":"decode request: found \"{\\\"sweep\\\":{}}\", want one of \"resolve\", \"report\" and \"observe\""}}` + "\n"},
+		{"both", `{"report":{},"resolve":{}}` + "\n", `{"error":{"reason":"Invalid","message":"decode request: found \"{\\\"report\\\":{},\\\"resolve\\\":{}}\", want one of \"resolve\", \"report\" and \"observe\""}}` + "\n"},
 		{"too long", strings.Repeat(" ", 1<<20+1) + "\n{}\n", `{"error":{"reason":"Invalid","message":"read request: document too long: more than 1048576 bytes"}}` + "\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

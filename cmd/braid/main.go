@@ -20,18 +20,29 @@ import (
 func main() {
 	name := filepath.Base(os.Args[0])
 	about := fmt.Sprintf("CNI plugin %s of Braid %s", name, buildinfo.Version)
+	if len(os.Args) == 3 && os.Args[1] == "worker" {
+		if err := work(os.Args[2], about); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if plugin, ok := standalone()[name]; ok {
 		cni.Main(plugin, about)
 		return
 	}
-	cni.Main(&delegate.Delegator{
+	cni.MainWith(delegator(os.Stderr), about, askWorker)
+}
+
+// delegator returns the meta-plugin, which logs to stderr unless it is configured otherwise.
+func delegator(stderr io.Writer) *delegate.Delegator {
+	return &delegate.Delegator{
 		Own:      own.Plugins,
 		Resolver: connect,
-		Stderr:   os.Stderr,
+		Stderr:   stderr,
 		BootID:   journal.BootID(),
 		Observer: tellDaemon,
-		Proxy:    askDaemon,
-	}, about)
+	}
 }
 
 // standalone returns Braid's own plugins for a runtime that calls them itself. They find each other, and binaries for
@@ -84,9 +95,4 @@ func exists(path string) bool {
 // tellDaemon is for the daemon's metrics, traces and events. Where there is none, nobody misses them.
 func tellDaemon(c *conf.Config, o *resolve.Observation) {
 	_ = resolve.Observe(c.DaemonSocket, o)
-}
-
-// askDaemon lets the daemon wait for the kernel, which takes longer than all else of a DEL.
-func askDaemon(c *conf.Config, socket int, group uint32) (refusal int, err error) {
-	return resolve.DeleteLinks(c.DaemonSocket, socket, resolve.Deletion{Group: group})
 }

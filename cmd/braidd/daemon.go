@@ -31,7 +31,9 @@ import (
 	"github.com/braid-cni/braid/node/status"
 	"github.com/braid-cni/braid/node/sweep"
 	"github.com/braid-cni/braid/node/tracing"
+	"github.com/braid-cni/braid/node/workerproc"
 	"github.com/braid-cni/braid/resolve"
+	"github.com/braid-cni/braid/worker"
 )
 
 const (
@@ -128,11 +130,6 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 		}
 	}
 	f.Server.Refused = func(error) { m.Refused() }
-	f.Server.Served = func(r server.Request) {
-		if r.Verb == server.DeleteLinks {
-			m.LinksDeleted(r.Outcome != resolve.Success)
-		}
-	}
 	n, err := node.New(f.Options)
 	if err != nil {
 		return err
@@ -141,6 +138,7 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 	n.Add(node.Part{Name: "cache", Run: func(ctx context.Context) error { known.Run(ctx); return nil }, Ready: synced(known)})
 	n.Add(node.Part{Name: "traces", Run: func(ctx context.Context) error { spans.Run(ctx); return nil }})
 	n.Add(node.Part{Name: "sweep", Run: func(ctx context.Context) error { return f.runSweeper(ctx, m, n, known) }})
+	n.Add(node.Part{Name: "worker", Run: f.worker(stderr).Run})
 	n.Add(node.Part{Name: "credentials", Run: func(ctx context.Context) error {
 		return install.KeepCredentials(ctx, f.CNIDir, f.Log)
 	}})
@@ -205,6 +203,25 @@ func (f *daemonFlags) runSweeper(ctx context.Context, m *metrics.Metrics, n *nod
 	}
 	o.Event = func(pod resolve.Pod, e resolve.Event) { n.Status.Events(pod, []resolve.Event{e}) }
 	return sweep.New(o).Run(ctx)
+}
+
+// worker does the calls of plugin processes.
+func (f *daemonFlags) worker(stderr io.Writer) *workerproc.Process {
+	return &workerproc.Process{
+		Root: f.hostRoot, Socket: worker.SocketOf(f.Server.Socket), Stderr: stderr,
+		Path: func() (string, error) {
+			switch at, err := install.Installed(f.CNIDir); {
+			case err == nil:
+				return filepath.Join(at.BinDir, "braid"), nil
+			case !errors.Is(err, install.ErrNotInstalled):
+				return "", err
+			case f.hostRoot != "":
+				return "", nil // it will be
+			}
+			self, err := os.Executable()
+			return filepath.Join(filepath.Dir(self), "braid"), err
+		},
+	}
 }
 
 // noticed tells what has become of the installation: metrics, and whoever looks at the events of the node.

@@ -15,6 +15,7 @@ func (m *Metrics) makeCalls() {
 	m.calls = m.counters("braid_cni_calls_total", "Calls of the container runtime.", "verb", "outcome", "code")
 	m.callDuration = m.histograms("braid_cni_call_duration_seconds", "How long calls of the container runtime took.",
 		callBuckets, "verb", "outcome")
+	m.workerCalls = m.counters("braid_worker_calls_total", "Calls of the container runtime that the worker has done in place of a plugin process.", "verb")
 	m.pluginCalls = m.counters("braid_plugin_calls_total", "Calls of the plugins of networks.", "plugin", "verb", "outcome", "code")
 	m.pluginDuration = m.histograms("braid_plugin_call_duration_seconds", "How long calls of the plugins of networks took.",
 		pluginBuckets, "plugin", "verb", "outcome")
@@ -22,6 +23,7 @@ func (m *Metrics) makeCalls() {
 		m.calls.WithLabelValues(verb, success, "")
 		m.callDuration.WithLabelValues(verb, success)
 		m.callDuration.WithLabelValues(verb, failure)
+		m.workerCalls.WithLabelValues(verb)
 	}
 }
 
@@ -30,6 +32,9 @@ func (m *Metrics) Observe(o *resolve.Observation) {
 	verb, out, code := oneOf(cniVerbs, o.Verb), outcome(o.Outcome != resolve.Success), codeOf(o.Outcome)
 	m.calls.WithLabelValues(verb, out, code).Inc()
 	m.callDuration.WithLabelValues(verb, out).Observe(seconds(o.Seconds))
+	if o.Worker {
+		m.workerCalls.WithLabelValues(verb).Inc()
+	}
 	for i := range o.Plugins {
 		m.observePlugin(&o.Plugins[i])
 	}

@@ -24,6 +24,7 @@ type Metrics struct {
 
 	calls           *prometheus.CounterVec
 	callDuration    *prometheus.HistogramVec
+	workerCalls     *prometheus.CounterVec
 	plugins         pluginTypes
 	pluginCalls     *prometheus.CounterVec
 	pluginDuration  *prometheus.HistogramVec
@@ -31,7 +32,6 @@ type Metrics struct {
 	resolveDuration *prometheus.HistogramVec
 	mismatches      prometheus.Counter
 	refused         prometheus.Counter
-	linkDeletions   *prometheus.CounterVec
 	reportAttempts  *prometheus.CounterVec
 	reportDelay     prometheus.Histogram
 	apiRequests     *prometheus.CounterVec

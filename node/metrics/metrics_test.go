@@ -43,8 +43,6 @@ func scenario(t *testing.T) *Metrics {
 	m.AnnotationMismatch()
 	m.Connections(func() float64 { return 3 })
 	m.Refused()
-	m.LinksDeleted(false)
-	m.LinksDeleted(true)
 
 	m.Reports(func() float64 { return 2 }, func() float64 { return 12.5 })
 	m.ReportTried(true)

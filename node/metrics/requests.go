@@ -20,11 +20,6 @@ func (m *Metrics) makeResolves() {
 	m.mismatches = m.counter("braid_annotation_mismatches_total",
 		"Pods whose annotations, as the runtime handed them over, were not those that the API server has.")
 	m.refused = m.counter("braid_socket_refused_total", "Connections to the socket that were refused: the process at the other end was not root's.")
-	m.linkDeletions = m.counters("braid_link_deletions_total",
-		"Deletions of the interfaces of a pod that a DEL has handed to the daemon. What fails, the DEL does itself, and waits for the kernel.", "outcome")
-	for _, out := range []string{success, failure} {
-		m.linkDeletions.WithLabelValues(out)
-	}
 	for _, source := range []string{Cache, Live} {
 		m.resolves.WithLabelValues(source, success, "")
 		m.resolveDuration.WithLabelValues(source)
@@ -59,9 +54,6 @@ func (m *Metrics) Connections(open func() float64) {
 
 // Refused counts a connection to the socket that was refused, because the process at the other end is not root's.
 func (m *Metrics) Refused() { m.refused.Inc() }
-
-// LinksDeleted counts a request to delete the interfaces of a pod.
-func (m *Metrics) LinksDeleted(failed bool) { m.linkDeletions.WithLabelValues(outcome(failed)).Inc() }
 
 func (m *Metrics) makeReports() {
 	m.reportAttempts = m.counters("braid_report_attempts_total", "Attempts to write the network-status of a pod.", "outcome")

@@ -71,7 +71,7 @@ func (s *Server) room(stop <-chan struct{}) bool {
 // start serves a connection, which has a slot.
 func (s *Server) start(conn *net.UnixConn) {
 	c := &connection{
-		UnixConn: conn, requestTime: s.RequestTime, idleTime: s.IdleTime, idleUntil: time.Now().Add(s.RequestTime), descriptor: -1,
+		UnixConn: conn, requestTime: s.RequestTime, idleTime: s.IdleTime, idleUntil: time.Now().Add(s.RequestTime),
 	}
 	s.mu.Lock()
 	s.open[c] = true
@@ -84,7 +84,6 @@ func (s *Server) start(conn *net.UnixConn) {
 			delete(s.open, c)
 		}()
 		defer conn.Close()
-		defer c.drop()
 		s.answer(c)
 	})
 }
@@ -101,10 +100,12 @@ func (s *Server) answer(c *connection) {
 		s.refuse(c, err)
 		return
 	}
-	err := resolve.Serve(s.work, c, c, watched{s}, resolve.Also{
-		Observe:     s.Observe,
-		DeleteLinks: func(d *resolve.Deletion) error { return s.deleteLinks(c, d) },
-	})
+	var err error
+	if s.Handle != nil {
+		err = s.Handle(s.work, c.UnixConn)
+	} else {
+		err = resolve.Serve(s.work, c, c, watched{s}, s.Observe)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.Log.Warn("a client took too long", "err", err)
 	} else if err != nil {
@@ -176,7 +177,6 @@ func outcome(err error) string {
 type connection struct {
 	*net.UnixConn
 	requestTime, idleTime time.Duration
-	descriptor            int // that came with a request; -1 if there is none
 
 	mu        sync.Mutex // guards the deadline for reading, and closed
 	closed    bool       // for reading
@@ -203,7 +203,7 @@ func (c *connection) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.receive(p)
+	n, err := c.UnixConn.Read(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +28,13 @@ const DefaultSocket = "/run/braid/braidd.sock"
 // Options configure a Server. The zero value of a field stands for its default, where one is named.
 type Options struct {
 	Socket   string           // path; default DefaultSocket. The folder is made if need be.
-	Resolver resolve.Resolver // answers the requests
-	Log      *slog.Logger     // default slog.Default()
+	Resolver resolve.Resolver // answers the requests, unless there is Handle
+	// Handle, if it is not nil, serves a connection in another way; who is not root does not get to it. The context ends when
+	// the server has ended for so long that it does not wait for the connection any more.
+	Handle func(ctx context.Context, conn *net.UnixConn) error
+	Log    *slog.Logger // default slog.Default()
 
 	MaxConnections int           // that are served at once; default 512
-	MaxDeletions   int           // of interfaces, in which a thread waits for the kernel each; default 64. Further ones are refused.
 	RequestTime    time.Duration // for a client to send a request that it has begun, and to take an answer; default 10 s
 	IdleTime       time.Duration // that a connection may rest between requests, as long as an ADD takes; default 10 min
 	DrainTime      time.Duration // for the connections that there are when the server ends; default 10 s
@@ -43,12 +46,9 @@ type Options struct {
 	Refused func(error)                // is called for each client that is not root
 }
 
-// DeleteLinks is the verb of a request that waits for the kernel in place of a plugin.
-const DeleteLinks = "deleteLinks"
-
 // A Request is what became of one.
 type Request struct {
-	Verb    string // "resolve", "report" or DeleteLinks
+	Verb    string // "resolve" or "report"
 	Outcome string // "success", the reason of a resolve.Error, or "panic"
 	Took    time.Duration
 }
@@ -56,12 +56,10 @@ type Request struct {
 // A Server serves the socket while [Server.Run] runs.
 type Server struct {
 	Options
-	slots chan struct{} // holds as many as there are connections
-	// deletions holds as many as there are under way.
-	deletions chan struct{}
-	state     atomic.Pointer[string]
-	work      context.Context // of requests
-	giveUp    context.CancelCauseFunc
+	slots  chan struct{} // holds as many as there are connections
+	state  atomic.Pointer[string]
+	work   context.Context // of requests
+	giveUp context.CancelCauseFunc
 
 	serving sync.WaitGroup // connections
 	mu      sync.Mutex     // guards the map
@@ -72,14 +70,12 @@ type Server struct {
 func New(o Options) *Server {
 	o.Socket = cmp.Or(o.Socket, DefaultSocket)
 	o.MaxConnections = cmp.Or(o.MaxConnections, 512)
-	o.MaxDeletions = cmp.Or(o.MaxDeletions, 64)
 	o.RequestTime = cmp.Or(o.RequestTime, 10*time.Second)
 	o.IdleTime = cmp.Or(o.IdleTime, 10*time.Minute)
 	o.DrainTime = cmp.Or(o.DrainTime, 10*time.Second)
 	o.Log = cmp.Or(o.Log, slog.Default())
 	s := &Server{
-		Options: o, slots: make(chan struct{}, o.MaxConnections), deletions: make(chan struct{}, o.MaxDeletions),
-		open: make(map[*connection]bool),
+		Options: o, slots: make(chan struct{}, o.MaxConnections), open: make(map[*connection]bool),
 	}
 	// They go on when the context of Run ends.
 	s.work, s.giveUp = context.WithCancelCause(context.Background())

@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/node/hostexec"
 )
 
 // A Command is how `braidd sweep` is run.
@@ -29,9 +28,8 @@ type Command struct {
 }
 
 const (
-	maxLine  = 1 << 20          // bytes that a finding may have
-	maxLines = 100_000          // findings of one sweep
-	stopTime = 10 * time.Second // between SIGTERM and SIGKILL: to note in the journal what has been undone
+	maxLine  = 1 << 20 // bytes that a finding may have
+	maxLines = 100_000 // findings of one sweep
 )
 
 // run sweeps in a child process, and returns what it found: with an error too, if it did not come to its end.
@@ -47,15 +45,12 @@ func (c *Command) run(
 	if repair {
 		args = append(args, "--repair")
 	}
-	cmd := exec.CommandContext(ctx, c.Path, args...)
-	cmd.Dir, cmd.Env = "/", c.Env
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, stderr
 	// A child that has been told to stop lets the plugin that is at work go, and notes in the journal what is left. One that
 	// does not is killed, and so are the plugins it runs, as they are if this process is.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.Root, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = stopTime
-	err = onThread(cmd.Run)
+	cmd := hostexec.Command(ctx, c.Root, c.Path, args...)
+	cmd.Env = c.Env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, stderr
+	err = hostexec.Run(cmd)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	} else if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 1 && out.failed {
@@ -65,18 +60,6 @@ func (c *Command) run(
 		err = fmt.Errorf("%s sweep: %w", c.Path, err)
 	}
 	return out.list, errors.Join(err, out.err)
-}
-
-// onThread calls f on a thread that does nothing else: the kernel sends Pdeathsig when the thread ends that started the
-// process.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		done <- f()
-	}()
-	return <-done
 }
 
 // findings decodes the lines that are written to it. It takes all, so that the child never waits for its reader.

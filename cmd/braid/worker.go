@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/node/server"
+	"github.com/braid-cni/braid/worker"
+)
+
+// work makes this process the worker that listens at a socket, until it gets SIGTERM or the binary is replaced.
+func work(socket, about string) error {
+	debug.SetGCPercent(100) // it lives longer than a call
+	debug.SetMemoryLimit(math.MaxInt64)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
+		d := delegator(c.Stderr)
+		d.Caller = c.Waits
+		return d
+	}}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
+	return server.New(server.Options{Socket: socket, Handle: w.Serve, Log: log}).Run(ctx)
+}
+
+// askWorker has the daemon's worker do a call, if there is one.
+func askWorker(environ []string, stdin []byte) (cni.Answer, bool) {
+	var c struct {
+		DaemonSocket string `json:"daemonSocket"`
+	}
+	if err := json.Unmarshal(stdin, &c); err != nil {
+		return cni.Answer{}, false // whoever parses it says what is wrong
+	}
+	if c.DaemonSocket == "" {
+		c.DaemonSocket = conf.DefaultDaemonSocket
+	}
+	return worker.Call(worker.SocketOf(c.DaemonSocket), environ, stdin)
+}

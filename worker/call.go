@@ -1,0 +1,84 @@
+package worker
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/cni"
+)
+
+// acceptTime is how long a worker may take to accept a call. One that stands still costs an ADD that, and nothing else.
+const acceptTime = 2 * time.Second
+
+// Call has the worker at a socket do a call of the runtime; see [cni.Deputy]. It returns false if there is none, if it is none
+// for this process, and if it was killed, with all the locks that it held. For one that has accepted the call it waits: that
+// has the deadlines of the configuration, and stops what it does when this process ends.
+//
+// It does without package net, whose poller and goroutines would be most of its work.
+func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done bool) {
+	conn, err := dial(socket)
+	if err != nil {
+		return a, false
+	}
+	defer conn.Close()
+	texts := []string{"", string(stdin)}
+	for _, e := range environ {
+		if name, value, _ := strings.Cut(e, "="); isPassed(name) {
+			texts = append(texts, e)
+			if name == "CNI_NETNS" {
+				texts[0] = here(value)
+			}
+		}
+	}
+	if _, err := conn.Write(encode(texts...)); err != nil {
+		return a, false
+	}
+	if m, err := receive(conn); err != nil || len(m) != 1 || m[0] != accepted {
+		return a, false
+	}
+	if err := setTimeout(conn, 0); err != nil {
+		return a, false
+	}
+	m, err := receive(conn)
+	if err != nil || len(m) != 4 || m[0] != answered {
+		return a, false
+	}
+	a = cni.Answer{Stdout: m[2], Stderr: m[3]}
+	a.ExitCode, err = strconv.Atoi(m[1])
+	return a, err == nil
+}
+
+// isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
+// executed.
+func isPassed(name string) bool { return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" }
+
+func dial(socket string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	conn := os.NewFile(uintptr(fd), socket)
+	if err = setTimeout(conn, acceptTime); err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// setTimeout sets how long a connection may take to be made, and to take or give something; 0 is for ever.
+func setTimeout(conn *os.File, d time.Duration) error {
+	tv := unix.NsecToTimeval(int64(d))
+	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
+		if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, option, &tv); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}

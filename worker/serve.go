@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/cni"
+)
+
+// A Worker serves plugin processes. It is safe for concurrent use.
+type Worker struct {
+	// Plugin returns what does one call for a caller. What it can not do without executing something fails with
+	// [cni.ErrElsewhere], before anything is changed. Required.
+	Plugin func(Caller) cni.Plugin
+	// About is that of [cni.Run].
+	About string
+	// Outdated is called when a caller has shown that this binary is no longer where it was started from; it may be nil.
+	Outdated func()
+}
+
+// A Caller is the plugin process that waits for a call.
+type Caller struct {
+	Stderr io.Writer // what goes there is printed with the answer
+	// Waits fails if the process has ended, or no longer waits, and does the call itself. If it does not fail while the lock of
+	// the container is held, nobody else does the call before that is released.
+	Waits func() error
+}
+
+// requestTime is how long a call may take to be read.
+const requestTime = 10 * time.Second
+
+// Serve does the one call that a connection brings. When the caller ends before, so does the context of the plugin, which undoes
+// an ADD.
+func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
+	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
+		return err
+	}
+	texts, err := receive(conn)
+	if err != nil {
+		return err
+	}
+	env, stdin, ok := w.call(texts)
+	if !ok {
+		return send(conn, elsewhere)
+	}
+	if err := send(conn, accepted); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	go func() {
+		// There is nothing more to be read. A server that ends sets a deadline.
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel(errGone)
+		}
+	}()
+	var stdout, stderr bytes.Buffer
+	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }}
+	p := &noting{Plugin: w.Plugin(caller)}
+	code := cni.Run(ctx, p, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: printer{&stdout, caller}, Stderr: &stderr})
+	if errors.Is(p.err, cni.ErrElsewhere) {
+		return send(conn, elsewhere)
+	}
+	return send(conn, answered, strconv.Itoa(code), stdout.String(), stderr.String())
+}
+
+// call returns the environment and the standard input of a call, if it is one for this worker.
+func (w *Worker) call(texts []string) (env func(string) string, stdin string, ok bool) {
+	if len(texts) < 2 {
+		return nil, "", false
+	}
+	table := make(map[string]string)
+	for _, e := range texts[2:] {
+		name, value, _ := strings.Cut(e, "=")
+		table[name] = value
+	}
+	env = func(name string) string { return table[name] }
+	if texts[0] == here(env("CNI_NETNS")) {
+		return env, texts[1], true
+	}
+	if w.Outdated != nil && isOutdated() {
+		w.Outdated()
+	}
+	return nil, "", false
+}
+
+// isOutdated says whether there is another binary where this one was started from.
+func isOutdated() bool {
+	path, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	var there, own unix.Stat_t
+	return unix.Stat(path, &there) == nil && unix.Stat("/proc/self/exe", &own) == nil && (there.Dev != own.Dev || there.Ino != own.Ino)
+}
+
+func send(conn io.Writer, texts ...string) error {
+	_, err := conn.Write(encode(texts...))
+	return err
+}
+
+// errGone is why a call is not done whose caller has ended.
+var errGone = errors.New("the plugin process has ended")
+
+// waits fails if the other end of a connection is closed. It looks now, and does not wait for the news of it to be read.
+func waits(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	fds := []unix.PollFd{{Events: unix.POLLRDHUP}}
+	control := raw.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		_, err = unix.Poll(fds, 0)
+	})
+	if err := errors.Join(control, err); err != nil {
+		return err
+	}
+	if fds[0].Revents != 0 {
+		return errGone
+	}
+	return nil
+}
+
+// A printer is standard output: nothing can be printed when the caller has ended, which makes [cni.Run] undo an ADD.
+type printer struct {
+	io.Writer
+	caller Caller
+}
+
+func (p printer) Write(b []byte) (int, error) {
+	if err := p.caller.Waits(); err != nil {
+		return 0, err
+	}
+	return p.Writer.Write(b)
+}
+
+// noting keeps the error of a plugin.
+type noting struct {
+	cni.Plugin
+	err error
+}
+
+func (n *noting) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
+	res, n.err = n.Plugin.Add(ctx, req)
+	return res, n.err
+}
+
+func (n *noting) Del(ctx context.Context, req *cni.Request) error {
+	n.err = n.Plugin.Del(ctx, req)
+	return n.err
+}
+
+func (n *noting) Check(ctx context.Context, req *cni.Request) error {
+	n.err = n.Plugin.Check(ctx, req)
+	return n.err
+}
