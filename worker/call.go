@@ -34,10 +34,7 @@ func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done boo
 			}
 		}
 	}
-	if _, err := conn.Write(encode(texts...)); err != nil {
-		return a, false
-	}
-	if m, err := receive(conn); err != nil || len(m) != 1 || m[0] != accepted {
+	if m, err := ask(conn, texts); err != nil || m != accepted {
 		return a, false
 	}
 	if err := setTimeout(conn, 0); err != nil {
@@ -50,6 +47,32 @@ func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done boo
 	a = cni.Answer{Stdout: m[2], Stderr: m[3]}
 	a.ExitCode, err = strconv.Atoi(m[1])
 	return a, err == nil
+}
+
+// Ping returns an error if nobody answers at a socket.
+func Ping(socket string) error {
+	conn, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = ask(conn, nil) // for whom there is no worker
+	return err
+}
+
+// ask sends a call, and returns whether it is accepted.
+func ask(conn *os.File, texts []string) (string, error) {
+	if _, err := conn.Write(encode(texts...)); err != nil {
+		return "", err
+	}
+	m, err := receive(conn)
+	if err == nil && len(m) != 1 {
+		err = errMessage
+	}
+	if err != nil {
+		return "", err
+	}
+	return m[0], nil
 }
 
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are

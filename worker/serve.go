@@ -49,8 +49,11 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	env, stdin, ok := w.call(texts)
+	env, stdin, ok := call(texts)
 	if !ok {
+		if w.Outdated != nil && isOutdated() {
+			w.Outdated()
+		}
 		return send(conn, elsewhere)
 	}
 	if err := send(conn, accepted); err != nil {
@@ -78,7 +81,7 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 }
 
 // call returns the environment and the standard input of a call, if it is one for this worker.
-func (w *Worker) call(texts []string) (env func(string) string, stdin string, ok bool) {
+func call(texts []string) (env func(string) string, stdin string, ok bool) {
 	if len(texts) < 2 {
 		return nil, "", false
 	}
@@ -88,13 +91,7 @@ func (w *Worker) call(texts []string) (env func(string) string, stdin string, ok
 		table[name] = value
 	}
 	env = func(name string) string { return table[name] }
-	if texts[0] == here(env("CNI_NETNS")) {
-		return env, texts[1], true
-	}
-	if w.Outdated != nil && isOutdated() {
-		w.Outdated()
-	}
-	return nil, "", false
+	return env, texts[1], texts[0] == here(env("CNI_NETNS"))
 }
 
 // isOutdated says whether there is another binary where this one was started from.

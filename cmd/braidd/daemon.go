@@ -51,6 +51,7 @@ type daemonFlags struct {
 	tracing  tracing.Options
 	sweep    sweep.Options
 	hostRoot string
+	work     bool // in place of plugin processes
 	// podResources is the socket of the kubelet.
 	podResources string
 }
@@ -81,6 +82,7 @@ func daemonCommand() *cobra.Command {
 	flags.BoolVar(&f.health.Pprof, "pprof", false, "serve /debug/pprof/ at the same address")
 	flags.StringVar(&f.tracing.Endpoint, "otlp-endpoint", "", "URL of an OTLP collector for traces (default: OTEL_EXPORTER_OTLP_ENDPOINT)")
 	flags.StringVar(&f.hostRoot, "host-root", "", "where the file system of the host is to be seen, if it is not this process's own")
+	flags.BoolVar(&f.work, "worker", true, "run a worker, which does the work of plugin processes in their place, faster")
 	flags.DurationVar(&f.sweep.Interval, "sweep-interval", sweep.DefaultInterval, "how often attachments of containers that are gone are looked for")
 	flags.DurationVar(&f.sweep.Grace, "sweep-grace", sweep.DefaultGrace, "how long a container must be gone before its attachments are undone")
 	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, as often, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
@@ -138,7 +140,9 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 	n.Add(node.Part{Name: "cache", Run: func(ctx context.Context) error { known.Run(ctx); return nil }, Ready: synced(known)})
 	n.Add(node.Part{Name: "traces", Run: func(ctx context.Context) error { spans.Run(ctx); return nil }})
 	n.Add(node.Part{Name: "sweep", Run: func(ctx context.Context) error { return f.runSweeper(ctx, m, n, known) }})
-	n.Add(node.Part{Name: "worker", Run: f.worker(stderr).Run})
+	if f.work {
+		n.Add(node.Part{Name: "worker", Run: f.worker(stderr).Run})
+	}
 	n.Add(node.Part{Name: "credentials", Run: func(ctx context.Context) error {
 		return install.KeepCredentials(ctx, f.CNIDir, f.Log)
 	}})

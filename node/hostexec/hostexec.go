@@ -3,6 +3,7 @@ package hostexec
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -25,13 +26,20 @@ func Command(ctx context.Context, root, path string, args ...string) *exec.Cmd {
 }
 
 // Run runs a command on a thread that does nothing else: the kernel sends Pdeathsig when the thread ends that started the
-// process.
-func Run(cmd *exec.Cmd) error {
+// process. Started, if it is not nil, is called when the process is there.
+func Run(cmd *exec.Cmd, started func(*os.Process)) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		done <- cmd.Run()
+		err := cmd.Start()
+		if err == nil {
+			if started != nil {
+				started(cmd.Process)
+			}
+			err = cmd.Wait()
+		}
+		done <- err
 	}()
 	return <-done
 }

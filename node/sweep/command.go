@@ -50,7 +50,7 @@ func (c *Command) run(
 	cmd := hostexec.Command(ctx, c.Root, c.Path, args...)
 	cmd.Env = c.Env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, stderr
-	err = hostexec.Run(cmd)
+	err = hostexec.Run(cmd, nil)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	} else if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 1 && out.failed {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/node/hostexec"
+	"github.com/braid-cni/braid/worker"
 )
 
 // A Process is the worker of a daemon.
@@ -27,8 +28,11 @@ type Process struct {
 	Stderr io.Writer
 }
 
-// lookInterval is how often it is looked for a binary that is not there.
-const lookInterval = 5 * time.Second
+const (
+	lookInterval = 5 * time.Second  // between two looks for a binary that is not there
+	pingInterval = 10 * time.Second // between two questions whether the worker answers
+	maxUnheard   = 3                // questions that it may leave without an answer
+)
 
 // Run runs a worker until ctx ends. One that ends by itself without an error does so because the binary is another one by now:
 // that is run then. Any other end is an error.
@@ -45,13 +49,38 @@ func (p *Process) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		cmd := hostexec.Command(ctx, p.Root, path, "worker", p.Socket)
-		cmd.Stderr = p.Stderr
-		if err := hostexec.Run(cmd); err != nil && ctx.Err() == nil {
+		if err := p.once(ctx, path); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("%s worker: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// once runs a worker until it ends, or has to be killed since it does not answer: what it holds keeps others from their work.
+func (p *Process) once(ctx context.Context, path string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := hostexec.Command(ctx, p.Root, path, "worker", p.Socket)
+	cmd.Stderr = p.Stderr
+	return hostexec.Run(cmd, func(process *os.Process) { go p.watch(ctx, process) })
+}
+
+// watch kills a worker that was heard of, and answers no more.
+func (p *Process) watch(ctx context.Context, process *os.Process) {
+	heard, unheard := false, 0
+	for unheard < maxUnheard {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pingInterval):
+		}
+		if err := worker.Ping(filepath.Join(p.Root, p.Socket)); err == nil {
+			heard, unheard = true, 0
+		} else if heard {
+			unheard++
+		}
+	}
+	_ = process.Kill()
 }
 
 func (p *Process) path() (string, error) {
