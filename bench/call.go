@@ -193,33 +193,58 @@ func (d *daemon) until(t *tb, what string, condition func() bool) {
 	}
 }
 
-// cpu is the time that the daemon and the processes that it has waited for have used.
+// pids are those of the daemon and of the processes that it has started and that are there.
+func (d *daemon) pids() []int {
+	list := []int{d.cmd.Process.Pid}
+	for i := 0; i < len(list); i++ {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", list[i]))
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			for _, child := range strings.Fields(string(b)) {
+				pid, _ := strconv.Atoi(child)
+				list = append(list, pid)
+			}
+		}
+	}
+	return list
+}
+
+// cpu is the time that the daemon has used, with all processes that it has started.
 func (d *daemon) cpu() time.Duration {
 	if d == nil {
 		return 0
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
 	ticks := 0
-	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
-		n, _ := strconv.Atoi(f)
-		ticks += n
+	for _, pid := range d.pids() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended, and is in what its parent has waited for
+		}
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+		for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+			n, _ := strconv.Atoi(f)
+			ticks += n
+		}
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// memory returns what the daemon has in memory now, and had at most, in KiB.
+// memory returns what the daemon, with the processes that it has started, has in memory now, and had at most, in KiB.
 func (d *daemon) memory() (now, peak int) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	if err != nil {
-		return 0, 0
-	}
-	for line := range strings.Lines(string(b)) {
-		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &now)
-		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak)
+	for _, pid := range d.pids() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			var kib int
+			if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
+				now += kib
+			}
+			if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+				peak += kib
+			}
+		}
 	}
 	return now, peak
 }

@@ -131,7 +131,9 @@ func (b *bench) startBraidd(bin, cniDir string) *daemon {
 	}
 	d := startDaemon(b.t, "braidd", []string{"NODE_NAME=" + nodeName}, program, "daemon", "--kubeconfig", b.kubeconfig,
 		"--cni-dir", cniDir, "--log-level", "error")
-	d.until(b.t, "braidd serves its socket", func() bool { return isSocket("/run/braid/braidd.sock") })
+	for _, socket := range []string{"/run/braid/braidd.sock", "/run/braid/braidd.worker.sock"} {
+		d.until(b.t, "braidd serves "+socket, func() bool { return isSocket(socket) })
+	}
 	return d
 }
 

@@ -130,7 +130,7 @@ The peers:
 Every pod has a default network, a bridge that is its gateway, with an address of host-local; further networks are bridges of their own,
 or macvlan interfaces of one parent, with host-local too. Default network and log level are the same for all. Behind all of them is a
 real kube-apiserver with etcd (without fsync) on loopback. Each call goes through libcni; a namespace is used again, so that
-no peer pays for taking away that of another. "CPU" is user and system time of all processes of a call and of the peer's daemon until
+no peer pays for taking away that of another. "CPU" is user and system time of all processes of a call, and of the peer's daemon and its children until
 its next call. Ratios are medians of the ratios of calls of the same round.
 
 ## Goals
