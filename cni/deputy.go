@@ -25,7 +25,7 @@ type Answer struct {
 var ErrElsewhere = errors.New("only a plugin process can do this")
 
 // print prints what a deputy has answered, and returns the exit code. A result that nobody takes is undone, as by [Run].
-func (a Answer) print(p Plugin, about string, stdin []byte) (exitCode int) {
+func (a Answer) print(plugin func() Plugin, about string, stdin []byte) (exitCode int) {
 	signal.Ignore(syscall.SIGPIPE) // instead of which there is an error
 	_, _ = os.Stderr.WriteString(a.Stderr)
 	if _, err := os.Stdout.WriteString(a.Stdout); err == nil || a.ExitCode != 0 || os.Getenv("CNI_COMMAND") != "ADD" {
@@ -37,6 +37,6 @@ func (a Answer) print(p Plugin, about string, stdin []byte) (exitCode int) {
 		}
 		return os.Getenv(name)
 	}
-	Run(context.Background(), p, about, Process{Env: del, Stdin: bytes.NewReader(stdin), Stdout: io.Discard, Stderr: os.Stderr})
+	Run(context.Background(), plugin(), about, Process{Env: del, Stdin: bytes.NewReader(stdin), Stdout: io.Discard, Stderr: os.Stderr})
 	return 1
 }

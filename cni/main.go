@@ -25,18 +25,22 @@ import (
 //
 // SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
 // at once.
-func Main(p Plugin, about string) { MainWith(p, about, nil) }
+func Main(p Plugin, about string) { serve(p, about, os.Stdin) }
 
-// MainWith is Main, but that calls about one attachment are left to the deputy, unless it is nil.
-func MainWith(p Plugin, about string, deputy Deputy) {
-	stdin := io.Reader(os.Stdin)
-	if command := os.Getenv("CNI_COMMAND"); deputy != nil && commands[command].attachment {
-		text, _ := io.ReadAll(io.LimitReader(stdin, maxStdin+1)) // the rest, or the error, comes after it
-		if a, done := deputy(os.Environ(), text); done {
-			os.Exit(a.print(p, about, text))
-		}
-		stdin = io.MultiReader(bytes.NewReader(text), stdin)
+// MainWith is Main, but that calls about one attachment are left to the deputy. Only if that does not do it, the plugin is made.
+func MainWith(deputy Deputy, plugin func() Plugin, about string) {
+	if !commands[os.Getenv("CNI_COMMAND")].attachment {
+		serve(plugin(), about, os.Stdin)
 	}
+	stdin, _ := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1)) // the rest, or the error, comes after it
+	if a, done := deputy(os.Environ(), stdin); done {
+		os.Exit(a.print(plugin, about, stdin))
+	}
+	serve(plugin(), about, io.MultiReader(bytes.NewReader(stdin), os.Stdin))
+}
+
+// serve serves the command, and ends the process.
+func serve(p Plugin, about string, stdin io.Reader) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
 	// A runtime that is gone must not end the process before it has undone an ADD. Not signal.Ignore: the plugins

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -34,13 +35,7 @@ func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done boo
 			}
 		}
 	}
-	if m, err := ask(conn, texts); err != nil || m != accepted {
-		return a, false
-	}
-	if err := setTimeout(conn, 0); err != nil {
-		return a, false
-	}
-	m, err := receive(conn)
+	m, err := ask(conn, texts)
 	if err != nil || len(m) != 4 || m[0] != answered {
 		return a, false
 	}
@@ -60,20 +55,22 @@ func Ping(socket string) error {
 	return err
 }
 
-// ask sends a call, and returns whether it is accepted.
-func ask(conn *os.File, texts []string) (string, error) {
+// ask sends a call, and returns the answer. That it is accepted, the worker does not say: it has read it then.
+func ask(conn *os.File, texts []string) ([]string, error) {
 	if _, err := conn.Write(encode(texts...)); err != nil {
-		return "", err
+		return nil, err
 	}
-	m, err := receive(conn)
-	if err == nil && len(m) != 1 {
-		err = errMessage
+	fd := int(conn.Fd())
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(acceptTime/time.Millisecond)); n == 0 {
+		if unread, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || unread > 0 {
+			return nil, errors.Join(errLate, err)
+		}
 	}
-	if err != nil {
-		return "", err
-	}
-	return m[0], nil
+	return receive(conn)
 }
+
+// errLate is that a call was not accepted in time.
+var errLate = errors.New("the worker has not read the call")
 
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
@@ -85,7 +82,8 @@ func dial(socket string) (*os.File, error) {
 		return nil, err
 	}
 	conn := os.NewFile(uintptr(fd), socket)
-	if err = setTimeout(conn, acceptTime); err == nil {
+	patience := unix.NsecToTimeval(int64(acceptTime)) // for room in the backlog, and in the buffer
+	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 	}
 	if err != nil {
@@ -93,15 +91,4 @@ func dial(socket string) (*os.File, error) {
 		return nil, err
 	}
 	return conn, nil
-}
-
-// setTimeout sets how long a connection may take to be made, and to take or give something; 0 is for ever.
-func setTimeout(conn *os.File, d time.Duration) error {
-	tv := unix.NsecToTimeval(int64(d))
-	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
-		if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, option, &tv); err != nil {
-			return os.NewSyscallError("setsockopt", err)
-		}
-	}
-	return nil
 }

@@ -56,9 +56,6 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 		}
 		return send(conn, elsewhere)
 	}
-	if err := send(conn, accepted); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {

@@ -30,7 +30,6 @@ const (
 
 // What a worker answers.
 const (
-	accepted  = "accepted"  // the call is read
 	answered  = "answered"  // with the exit code, standard output and standard error
 	elsewhere = "elsewhere" // nothing has been done
 )

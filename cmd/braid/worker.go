@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/worker"
 )
@@ -22,6 +23,11 @@ func work(socket, about string) error {
 	debug.SetMemoryLimit(math.MaxInt64)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	host, err := netdev.Host() // which every call would open anew otherwise
+	if err != nil {
+		return err
+	}
+	defer host.Close()
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
 		d.Caller = c.Waits
