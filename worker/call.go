@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -15,8 +16,8 @@ import (
 const acceptTime = 2 * time.Second
 
 // Call has the worker at a socket do a call of the runtime; see [cni.Deputy]. It returns false if there is none, if it is none
-// for this process, and if it was killed, with all the locks that it held. For one that has accepted the call it waits: that
-// has the deadlines of the configuration, and stops what it does when this process ends.
+// for this process, and if it was killed, with all the locks that it held. For one that has accepted the call it waits, and executes
+// plugins of others for it: that has the deadlines of the configuration, and stops what it does when this process ends.
 //
 // It does without package net, whose poller and goroutines would be most of its work.
 func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done bool) {
@@ -40,13 +41,28 @@ func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done boo
 	if err := setTimeout(conn, 0); err != nil {
 		return a, false
 	}
-	m, err := receive(conn)
-	if err != nil || len(m) != 4 || m[0] != answered {
-		return a, false
+	x := &execution{conn: conn}
+	defer func() { x.end(done) }()
+	for {
+		m, err := receive(conn)
+		switch {
+		case err != nil || len(m) == 0:
+			return a, false
+		case m[0] == execute:
+			err = x.begin(m[1:])
+		case m[0] == kill:
+			x.kill()
+		case m[0] == answered && len(m) == 4:
+			a = cni.Answer{Stdout: m[2], Stderr: m[3]}
+			a.ExitCode, err = strconv.Atoi(m[1])
+			return a, err == nil
+		default:
+			return a, false
+		}
+		if err != nil {
+			return a, false
+		}
 	}
-	a = cni.Answer{Stdout: m[2], Stderr: m[3]}
-	a.ExitCode, err = strconv.Atoi(m[1])
-	return a, err == nil
 }
 
 // Ping returns an error if nobody answers at a socket.
@@ -88,11 +104,26 @@ func dial(socket string) (*os.File, error) {
 	if err = setTimeout(conn, acceptTime); err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 	}
+	if err == nil {
+		err = ownUser(fd)
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
+}
+
+// ownUser fails if the other end of a connection is another user, for whom nothing is executed.
+func ownUser(fd int) error {
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if int(peer.Uid) != os.Geteuid() {
+		return fmt.Errorf("the worker is of user %d, this process of %d", peer.Uid, os.Geteuid())
+	}
+	return nil
 }
 
 // setTimeout sets how long a connection may take to be made, and to take or give something; 0 is for ever.

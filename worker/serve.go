@@ -19,7 +19,7 @@ import (
 
 // A Worker serves plugin processes. It is safe for concurrent use.
 type Worker struct {
-	// Plugin returns what does one call for a caller. What it can not do without executing something fails with
+	// Plugin returns what does one call for a caller. What only the process itself can do fails with
 	// [cni.ErrElsewhere], before anything is changed. Required.
 	Plugin func(Caller) cni.Plugin
 	// About is that of [cni.Run].
@@ -34,6 +34,8 @@ type Caller struct {
 	// Waits fails if the process has ended, or no longer waits, and does the call itself. If it does not fail while the lock of
 	// the container is held, nobody else does the call before that is released.
 	Waits func() error
+	// Execute has the process run the plugin of somebody else, which fails if that has ended.
+	Execute cni.Executor
 }
 
 // requestTime is how long a call may take to be read.
@@ -64,14 +66,10 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	go func() {
-		// There is nothing more to be read. A server that ends sets a deadline.
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			cancel(errGone)
-		}
-	}()
+	x := &executor{conn: conn, end: cancel, executed: make(chan []string, 1), gone: make(chan struct{})}
+	go x.listen()
 	var stdout, stderr bytes.Buffer
-	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }}
+	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }, Execute: x.run}
 	p := &noting{Plugin: w.Plugin(caller)}
 	code := cni.Run(ctx, p, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: printer{&stdout, caller}, Stderr: &stderr})
 	if errors.Is(p.err, cni.ErrElsewhere) {

@@ -5,8 +5,8 @@
 //
 // Nothing depends on a worker. A plugin process that finds none, or one that is of another build or sees another file system,
 // another network or another pod's namespace at the path it is given, does the call itself; and so it does when the worker is killed
-// in the middle, since it then finds in the journal what the worker has begun. A worker executes nothing: calls that need the plugin
-// of somebody else it gives back.
+// in the middle, since it then finds in the journal what the worker has begun. A worker executes nothing: the plugins of others
+// it has the plugin process run ([Caller].Execute), which is where the runtime has placed it, with the environment that they expect.
 package worker
 
 import (
@@ -33,6 +33,14 @@ const (
 	accepted  = "accepted"  // the call is read
 	answered  = "answered"  // with the exit code, standard output and standard error
 	elsewhere = "elsewhere" // nothing has been done
+	execute   = "execute"   // the plugin of somebody else, one at a time, while the call is under way
+	kill      = "kill"      // what is being executed
+)
+
+// What a plugin process says after the call.
+const (
+	executed = "executed" // with what came of it
+	stop     = "stop"     // the call is to end, and to be undone; what that takes is executed still
 )
 
 func encode(texts ...string) []byte {

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +38,8 @@ const (
 		{"type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
 			"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}},
 		{"type": "third", "marks": "$DIR/marks"}]}`
+	ownNetwork = `{"cniVersion": "1.1.0", "type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
+		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}}`
 	lanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC", "hostAccess": true,
 		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.30.0.0/16"}}`
 	wanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC",
@@ -47,7 +48,9 @@ const (
 	networks = "storage, lan, wan"
 	// plainNetworks are those that no third-party plugin is of.
 	plainNetworks = "lan, wan"
-	addresses     = 5 // that a pod has
+	// ownNetworks are as networks, without the third-party plugin, so that a worker attaches them too.
+	ownNetworks = "own, lan, wan"
+	addresses   = 5 // that a pod has
 )
 
 // A world is a node with a card on a LAN that has a DHCP server, the lease keeper, and what answers for the API server.
@@ -63,7 +66,6 @@ type world struct {
 	stopKeeper  func()
 	server      *os.Process // the DHCP server
 	leaseKeeper *os.Process
-	deletions   atomic.Int32 // of interfaces, by the daemon in place of a DEL
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -115,13 +117,13 @@ func (w *world) manifests() {
 		b, err := json.Marshal(object)
 		w.must(errors.Join(err, os.WriteFile(filepath.Join(dir, name+".yaml"), b, 0o600)))
 	}
-	for name, config := range map[string]string{"storage": storageNetwork, "lan": lanNetwork, "wan": wanNetwork} {
+	for name, config := range map[string]string{"storage": storageNetwork, "own": ownNetwork, "lan": lanNetwork, "wan": wanNetwork} {
 		write(name, map[string]any{
 			"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
 			"metadata": map[string]any{"namespace": "blue", "name": name}, "spec": map[string]any{"config": w.expand(config)},
 		})
 	}
-	for name, list := range map[string]string{"web": networks, "plain": plainNetworks} {
+	for name, list := range map[string]string{"web": networks, "plain": plainNetworks, "own": ownNetworks} {
 		write(name, map[string]any{
 			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
 				"namespace": "blue", "name": name, "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": list},
@@ -189,11 +191,6 @@ func (w *world) daemon() (stop func()) {
 		Socket:   filepath.Join(w.dir, "braidd.sock"),
 		Resolver: &resolver{manifests.Resolver{Dir: filepath.Join(w.dir, "manifests")}},
 		Log:      slog.New(slog.DiscardHandler),
-		Served: func(r server.Request) {
-			if r.Verb == server.DeleteLinks && r.Outcome == resolve.Success {
-				w.deletions.Add(1)
-			}
-		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -252,6 +249,7 @@ func wait(wrong func() string) (complaint string) {
 type pod struct {
 	*world
 	id     string
+	name   string // of the pod in Kubernetes
 	ns     *nettest.NS
 	result json.RawMessage // of its ADD
 	gone   bool            // its namespace has been removed
@@ -291,14 +289,14 @@ func (p *pod) inside() (things []string) {
 
 func (w *world) pod() *pod {
 	w.pods++
-	return &pod{world: w, id: fmt.Sprint("c", w.pods), ns: nettest.NewNS(w)}
+	return &pod{world: w, id: fmt.Sprint("c", w.pods), name: "web", ns: nettest.NewNS(w)}
 }
 
 // env is that of a call for the pod.
 func (p *pod) env(command, netns string) []string {
 	return []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + p.bin,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web", "PATH=" + os.Getenv("PATH"),
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=" + p.name, "PATH=" + os.Getenv("PATH"),
 	}
 }
 
