@@ -93,7 +93,9 @@ func ask(conn *os.File, texts []string) (string, error) {
 
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
-func isPassed(name string) bool { return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" }
+func isPassed(name string) bool {
+	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == "BRAID_CALL"
+}
 
 func dial(socket string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -16,20 +16,23 @@ import (
 type executor struct {
 	conn *net.UnixConn
 	end  context.CancelCauseFunc // of the call
+	del  bool                    // which comes to its end without the plugin process: there is nothing to undo
 
 	mu       sync.Mutex    // for one at a time
 	executed chan []string // what came of it
 	gone     chan struct{} // closed when the plugin process has ended
 }
 
-// listen takes what the plugin process says until it ends, which ends the call.
+// listen takes what the plugin process says until it ends, and ends the call then.
 func (x *executor) listen() {
 	defer close(x.gone)
 	for {
 		m, err := receive(patient{x.conn})
 		switch {
 		case err != nil || len(m) == 0:
-			x.end(errGone)
+			if !x.del {
+				x.end(errGone)
+			}
 			return
 		case m[0] == stop:
 			x.end(errStopped)

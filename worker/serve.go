@@ -42,7 +42,7 @@ type Caller struct {
 const requestTime = 10 * time.Second
 
 // Serve does the one call that a connection brings. When the caller ends before, so does the context of the plugin, which undoes
-// an ADD.
+// an ADD; a DEL goes on.
 func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return err
@@ -66,7 +66,10 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	x := &executor{conn: conn, end: cancel, executed: make(chan []string, 1), gone: make(chan struct{})}
+	x := &executor{
+		conn: conn, end: cancel, del: env("CNI_COMMAND") == "DEL",
+		executed: make(chan []string, 1), gone: make(chan struct{}),
+	}
 	go x.listen()
 	var stdout, stderr bytes.Buffer
 	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }, Execute: x.run}

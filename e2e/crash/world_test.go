@@ -38,8 +38,6 @@ const (
 		{"type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
 			"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}},
 		{"type": "third", "marks": "$DIR/marks"}]}`
-	ownNetwork = `{"cniVersion": "1.1.0", "type": "bridge", "bridge": "storage0", "macspoofchk": true, "sourceRouting": true,
-		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.10.0.0/16"}}`
 	lanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC", "hostAccess": true,
 		"ipam": {"type": "host-local", "dataDir": "$DIR/ipam", "subnet": "10.30.0.0/16"}}`
 	wanNetwork = `{"cniVersion": "1.1.0", "type": "macvlan", "master": "$NIC",
@@ -48,9 +46,7 @@ const (
 	networks = "storage, lan, wan"
 	// plainNetworks are those that no third-party plugin is of.
 	plainNetworks = "lan, wan"
-	// ownNetworks are as networks, without the third-party plugin, so that a worker attaches them too.
-	ownNetworks = "own, lan, wan"
-	addresses   = 5 // that a pod has
+	addresses     = 5 // that a pod has
 )
 
 // A world is a node with a card on a LAN that has a DHCP server, the lease keeper, and what answers for the API server.
@@ -66,6 +62,8 @@ type world struct {
 	stopKeeper  func()
 	server      *os.Process // the DHCP server
 	leaseKeeper *os.Process
+
+	workerProcess *os.Process
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -117,13 +115,13 @@ func (w *world) manifests() {
 		b, err := json.Marshal(object)
 		w.must(errors.Join(err, os.WriteFile(filepath.Join(dir, name+".yaml"), b, 0o600)))
 	}
-	for name, config := range map[string]string{"storage": storageNetwork, "own": ownNetwork, "lan": lanNetwork, "wan": wanNetwork} {
+	for name, config := range map[string]string{"storage": storageNetwork, "lan": lanNetwork, "wan": wanNetwork} {
 		write(name, map[string]any{
 			"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
 			"metadata": map[string]any{"namespace": "blue", "name": name}, "spec": map[string]any{"config": w.expand(config)},
 		})
 	}
-	for name, list := range map[string]string{"web": networks, "plain": plainNetworks, "own": ownNetworks} {
+	for name, list := range map[string]string{"web": networks, "plain": plainNetworks} {
 		write(name, map[string]any{
 			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
 				"namespace": "blue", "name": name, "annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": list},
