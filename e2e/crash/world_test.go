@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +62,6 @@ type world struct {
 	stopKeeper  func()
 	server      *os.Process // the DHCP server
 	leaseKeeper *os.Process
-	deletions   atomic.Int32 // of interfaces, by the daemon in place of a DEL
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -189,11 +187,6 @@ func (w *world) daemon() (stop func()) {
 		Socket:   filepath.Join(w.dir, "braidd.sock"),
 		Resolver: &resolver{manifests.Resolver{Dir: filepath.Join(w.dir, "manifests")}},
 		Log:      slog.New(slog.DiscardHandler),
-		Served: func(r server.Request) {
-			if r.Verb == server.DeleteLinks && r.Outcome == resolve.Success {
-				w.deletions.Add(1)
-			}
-		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
