@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -29,28 +30,26 @@ func Main(p Plugin, about string) { MainWith(p, about, nil) }
 
 // MainWith is Main, but that calls about one attachment are left to the deputy, unless it is nil.
 func MainWith(p Plugin, about string, deputy Deputy) {
-	stdin, env := io.Reader(os.Stdin), os.Getenv
+	ctx, stdin := context.Background(), io.Reader(os.Stdin)
 	if command := os.Getenv("CNI_COMMAND"); deputy != nil && commands[command].attachment {
-		text, _ := io.ReadAll(io.LimitReader(stdin, maxStdin+1)) // the rest, or the error, comes after it
-		id := newCallID()
-		if a, done := deputy(append(os.Environ(), callEnv+"="+id), text); done {
-			os.Exit(a.print(p, about, text))
-		}
-		stdin = io.MultiReader(bytes.NewReader(text), stdin)
-		env = func(name string) string {
-			if name == callEnv {
-				return id
+		text, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
+		if err == nil && len(text) <= maxStdin {
+			ctx = withDeputy(ctx, time.Now())
+			if a, done := deputy(os.Environ(), text); done {
+				os.Exit(a.print(p, about, text))
 			}
-			return os.Getenv(name)
 		}
+		stdin = io.MultiReader(bytes.NewReader(text), stdin) // which has the rest, or the error again
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	// A runtime that is gone must not end the process before it has undone an ADD. Not signal.Ignore: the plugins
-	// that are executed would inherit it.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	os.Exit(Run(ctx, p, about, Process{Env: env, Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+	surviveReader()
+	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 }
+
+// surviveReader makes a runtime that is gone an error: it must not end the process before that has undone an ADD. Not by
+// signal.Ignore: the plugins that are executed would inherit it.
+func surviveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // A Process is what the operating system gives a plugin binary.
 type Process struct {
@@ -76,9 +75,6 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 	default:
 		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
 			ctx = WithTraceParent(ctx, t)
-		}
-		if id := proc.Env(callEnv); id != "" {
-			ctx = WithCallID(ctx, id)
 		}
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {

@@ -142,9 +142,6 @@ func TestClusterDaemon(t *testing.T) {
 	n.eventually("metrics tell of both calls", func() bool {
 		return n.metric(`braid_cni_calls_total{code="",outcome="success",verb="ADD"}`) == "1" && n.metric(`braid_cni_calls_total{code="",outcome="success",verb="DEL"}`) == "1"
 	})
-	n.eventually("the daemon has waited for the kernel in place of DEL", func() bool {
-		return n.metric(`braid_link_deletions_total{outcome="success"}`) == "1"
-	})
 	// A pod of which the daemon has not heard, because it is not of its node as far as the API server knows.
 	q := n.podWith("early", "storage")
 	q.mustAdd()

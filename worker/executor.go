@@ -23,6 +23,10 @@ type executor struct {
 	gone     chan struct{} // closed when the plugin process has ended
 }
 
+func newExecutor(conn *net.UnixConn, end context.CancelCauseFunc) *executor {
+	return &executor{conn: conn, end: end, executed: make(chan []string, 1), gone: make(chan struct{})}
+}
+
 // listen takes what the plugin process says until it ends, and ends the call then.
 func (x *executor) listen() {
 	defer close(x.gone)

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
@@ -61,24 +59,24 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := send(conn, accepted); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	x := &executor{
-		conn: conn, end: cancel, del: env("CNI_COMMAND") == "DEL",
-		executed: make(chan []string, 1), gone: make(chan struct{}),
-	}
+	working, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	x := newExecutor(conn, cancel)
+	x.del = env("CNI_COMMAND") == "DEL"
 	go x.listen()
-	var stdout, stderr bytes.Buffer
-	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }, Execute: x.run}
-	p := &noting{Plugin: w.Plugin(caller)}
-	code := cni.Run(ctx, p, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: printer{&stdout, caller}, Stderr: &stderr})
-	if errors.Is(p.err, cni.ErrElsewhere) {
+	s := &served{conn: conn}
+	s.Plugin = w.Plugin(Caller{Stderr: &s.stderr, Waits: s.waits, Execute: x.run})
+	code := cni.Run(working, s, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: s, Stderr: &s.stderr})
+	if errors.Is(s.err, cni.ErrElsewhere) {
 		return send(conn, elsewhere)
 	}
-	return send(conn, answered, strconv.Itoa(code), stdout.String(), stderr.String())
+	if code != 0 && ctx.Err() != nil {
+		return send(conn, elsewhere) // a plugin process has the time that this one has not any more
+	}
+	return send(conn, answered, strconv.Itoa(code), s.stdout.String(), s.stderr.String())
 }
 
 // call returns the environment and the standard input of a call, if it is one for this worker.
@@ -92,7 +90,12 @@ func call(texts []string) (env func(string) string, stdin string, ok bool) {
 		table[name] = value
 	}
 	env = func(name string) string { return table[name] }
-	return env, texts[1], texts[0] == here(env("CNI_NETNS"))
+	switch env("CNI_COMMAND") {
+	case "ADD", "DEL", "CHECK":
+		return env, texts[1], texts[0] == here(env("CNI_NETNS"))
+	default:
+		return nil, "", false
+	}
 }
 
 // isOutdated says whether there is another binary where this one was started from.
@@ -131,38 +134,4 @@ func waits(conn *net.UnixConn) error {
 		return errGone
 	}
 	return nil
-}
-
-// A printer is standard output: nothing can be printed when the caller has ended, which makes [cni.Run] undo an ADD.
-type printer struct {
-	io.Writer
-	caller Caller
-}
-
-func (p printer) Write(b []byte) (int, error) {
-	if err := p.caller.Waits(); err != nil {
-		return 0, err
-	}
-	return p.Writer.Write(b)
-}
-
-// noting keeps the error of a plugin.
-type noting struct {
-	cni.Plugin
-	err error
-}
-
-func (n *noting) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
-	res, n.err = n.Plugin.Add(ctx, req)
-	return res, n.err
-}
-
-func (n *noting) Del(ctx context.Context, req *cni.Request) error {
-	n.err = n.Plugin.Del(ctx, req)
-	return n.err
-}
-
-func (n *noting) Check(ctx context.Context, req *cni.Request) error {
-	n.err = n.Plugin.Check(ctx, req)
-	return n.err
 }
