@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -190,11 +191,7 @@ func TestCallerIsKilled(t *testing.T) {
 							}
 							return tracer.Action{}
 						})
-						var stdout, stderr bytes.Buffer
-						caller = exec.Command(filepath.Join(binaries(), "braid"))
-						caller.Env, caller.Stdin = p.env(v.name, p.ns.Path()), bytes.NewReader(v.config(p))
-						caller.Stdout, caller.Stderr = &stdout, &stderr
-						w.must(caller.Start())
+						caller, _ = p.start(v.name, v.config(p))
 						k.armed.Store(true)
 						_ = caller.Wait()
 						k.armed.Store(false)
@@ -251,6 +248,108 @@ func TestWorkerStandsStill(t *testing.T) {
 		stop()
 		w.end()
 	})
+}
+
+// TestForeignPluginForWorker: something happens while the plugin process executes the plugin of somebody else for the worker.
+func TestForeignPluginForWorker(t *testing.T) {
+	t.Parallel()
+	within(t, func(w *world) {
+		w.settle()
+		mode := filepath.Join(w.dir, "marks.mode")
+		// hangs begins a call whose third-party plugin hangs, until it is no longer told to.
+		hangs := func(p *pod, verb string, config []byte) (caller *exec.Cmd, stdout *bytes.Buffer) {
+			w.must(os.WriteFile(mode, []byte(verb+" forks and hangs"), 0o600))
+			caller, stdout = p.start(verb, config)
+			w.eventually("the plugin is at work", func() string {
+				if _, err := os.Stat(filepath.Join(w.dir, "marks.pid")); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
+			w.must(os.Remove(mode))
+			return caller, stdout
+		}
+		// over waits until what the plugin has forked has ended with it. A caller that is killed takes the plugin with it, and
+		// nothing more, as it does without a worker.
+		over := func(what string, orphaned bool) {
+			path := filepath.Join(w.dir, "marks.pid")
+			text, err := os.ReadFile(path)
+			w.must(errors.Join(err, os.Remove(path)))
+			if pid, err := strconv.Atoi(string(text)); err == nil && orphaned {
+				w.must(unix.Kill(pid, unix.SIGKILL))
+			}
+			if complaint := wait(func() string { return alive(string(text)) }); complaint != "" {
+				t.Errorf("%s: %s", what, complaint)
+			}
+		}
+		for _, v := range workerVerbs {
+			for _, tt := range []struct {
+				what  string
+				do    func(caller *exec.Cmd)
+				fails bool
+			}{
+				{"the worker is killed", func(*exec.Cmd) { _ = w.workerProcess.Kill() }, false},
+				// What hangs has a deadline of its own, which comes before that of the worker.
+				{"the worker is told to end", func(*exec.Cmd) { _ = w.workerProcess.Signal(unix.SIGTERM) }, true},
+				{"the caller is killed", func(caller *exec.Cmd) { _ = caller.Process.Kill() }, true},
+				{"the caller is told to end", func(caller *exec.Cmd) { _ = caller.Process.Signal(unix.SIGTERM) }, true},
+			} {
+				stop := w.worker()
+				p := w.pod()
+				v.prepare(p)
+				what := v.name + ", whose third-party plugin hangs when " + tt.what
+				caller, stdout := hangs(p, v.name, v.config(p))
+				tt.do(caller)
+				err := caller.Wait()
+				over(what, tt.what == "the caller is killed")
+				if (err != nil) != tt.fails {
+					t.Errorf("%s: %v %s", what, err, stdout)
+				}
+				if v.name == "ADD" {
+					if err == nil {
+						p.result = stdout.Bytes()
+						p.distinct(w.witness)
+						w.must(p.check())
+					} else if tt.what != "the caller is killed" {
+						w.must(p.untouched())
+					}
+				}
+				if err := p.del(); err != nil {
+					t.Errorf("%s, then DEL: %v", what, err)
+				}
+				w.clean(p, what+", then DEL", false)
+				p.removeNS()
+				stop()
+			}
+		}
+		w.end()
+	})
+}
+
+// start starts a call for the pod.
+func (p *pod) start(verb string, config []byte) (caller *exec.Cmd, stdout *bytes.Buffer) {
+	p.Helper()
+	stdout = new(bytes.Buffer)
+	caller = exec.Command(filepath.Join(binaries(), "braid"))
+	caller.Env, caller.Stdin, caller.Stdout = p.env(verb, p.ns.Path()), bytes.NewReader(config), stdout
+	p.must(caller.Start())
+	return caller, stdout
+}
+
+// bothWays runs a test where plugin processes do their calls themselves, and where a worker does them.
+func bothWays(t *testing.T, do func(*testing.T, *world)) {
+	for name, prepare := range map[string]func(*world) (stop func()){
+		"plugin process": func(*world) func() { return func() {} },
+		"worker":         (*world).worker,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			within(t, func(w *world) {
+				defer prepare(w)()
+				do(t, w)
+			})
+		})
+	}
 }
 
 // worker starts a worker that nobody traces.
