@@ -245,6 +245,7 @@ func TestClusterWorkerUpgrade(t *testing.T) {
 			}
 			n.daemon = nil
 			old = next.waitWorker(old)
+			time.Sleep(300 * time.Millisecond) // in which it does calls
 			n, next = next, n
 		}
 	})

@@ -53,6 +53,8 @@ type world struct {
 	keys     string   // of the entry configuration: who answers for the API server
 	kept     []string // folders of others, besides those of addresses and of the plugin
 
+	killWorker func() // which another one follows
+
 	witness  *pod        // lives from the begin to the end, and is to lose nothing
 	baseline stock.Stock // what there is beside the pods that come and go
 	pods     atomic.Int64
