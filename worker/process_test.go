@@ -91,7 +91,7 @@ func TestWorkerThatIsKilled(t *testing.T) {
 	})
 	t.Run("before it accepts", func(t *testing.T) {
 		p, socket := workerProcess(t, self(t))
-		p.signal(unix.SIGSTOP)
+		p.stop()
 		done := calling(socket, environ("ADD", "c1", netns))
 		p.signal(unix.SIGKILL)
 		if done() {
@@ -104,7 +104,7 @@ func TestWorkerThatIsKilled(t *testing.T) {
 func TestWorkerThatIsStopped(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
 	p, socket := workerProcess(t, self(t))
-	p.signal(unix.SIGSTOP)
+	p.stop()
 	if calling(socket, environ("ADD", "c1", netns))() {
 		t.Error("a call is done that nobody has heard of")
 	}
@@ -201,12 +201,12 @@ func TestCallerElsewhere(t *testing.T) {
 	})
 	t.Run("other files", func(t *testing.T) {
 		// All is there, from the binary to the namespace.
-		root := t.TempDir()
+		root := emptyFolder(t)
 		bind(t, "/", root)
 		p := child(t, self(t), "caller", args...)
 		p.SysProcAttr.Chroot, p.Dir = root, "/"
 		run(p, "done: true") // the same files at another path
-		root = t.TempDir()
+		root = emptyFolder(t)
 		bindAll(t, root)
 		p = child(t, self(t), "caller", args...)
 		p.SysProcAttr.Chroot, p.Dir = root, "/"
@@ -214,6 +214,24 @@ func TestCallerElsewhere(t *testing.T) {
 	})
 	stop()
 	wantCalls(t, &fake, "ADD eth0", "ADD eth0")
+}
+
+// emptyFolder returns one that is removed when it is empty again, and never with what is shown in it.
+func emptyFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, dir) })
+	return dir
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Error(err)
+	}
 }
 
 // bindAll shows all that is in the root in another folder.
@@ -225,19 +243,18 @@ func bindAll(t *testing.T, to string) {
 	}
 	for _, e := range list {
 		from, at := filepath.Join("/", e.Name()), filepath.Join(to, e.Name())
-		target, err := os.Readlink(from)
-		switch {
-		case err == nil:
-			err = os.Symlink(target, at)
-		case e.IsDir():
-			if err = os.Mkdir(at, 0o700); err == nil {
-				bind(t, from, at)
+		if target, err := os.Readlink(from); err == nil {
+			if err := os.Symlink(target, at); err != nil {
+				t.Fatal(err)
 			}
-		default:
-			err = nil
-		}
-		if err != nil {
+		} else if !e.IsDir() {
+			continue
+		} else if err := os.Mkdir(at, 0o700); err != nil {
 			t.Fatal(err)
+		}
+		t.Cleanup(func() { remove(t, at) })
+		if e.IsDir() {
+			bind(t, from, at)
 		}
 	}
 }

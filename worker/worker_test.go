@@ -81,6 +81,24 @@ func (p *process) signal(s unix.Signal) {
 	}
 }
 
+// stop stops the process, and returns when all its threads stand still.
+func (p *process) stop() {
+	p.t.Helper()
+	p.signal(unix.SIGSTOP)
+	eventually(p.t, "the process is stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Process.Pid))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, path := range threads {
+			if b, err := os.ReadFile(path); err == nil && !strings.Contains(string(b), ") T ") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
