@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/cni/cnitest"
 )
 
 // measured says what is called.
