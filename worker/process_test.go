@@ -201,12 +201,11 @@ func TestCallerElsewhere(t *testing.T) {
 	})
 	t.Run("other files", func(t *testing.T) {
 		// All is there, from the binary to the namespace.
-		root := emptyFolder(t)
-		bind(t, "/", root)
+		root := nettest.Root(t)
 		p := child(t, self(t), "caller", args...)
 		p.SysProcAttr.Chroot, p.Dir = root, "/"
 		run(p, "done: true") // the same files at another path
-		root = emptyFolder(t)
+		root = nettest.EmptyFolder(t)
 		bindAll(t, root)
 		p = child(t, self(t), "caller", args...)
 		p.SysProcAttr.Chroot, p.Dir = root, "/"
@@ -214,17 +213,6 @@ func TestCallerElsewhere(t *testing.T) {
 	})
 	stop()
 	wantCalls(t, &fake, "ADD eth0", "ADD eth0")
-}
-
-// emptyFolder returns one that is removed when it is empty again, and never with what is shown in it.
-func emptyFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "worker")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { remove(t, dir) })
-	return dir
 }
 
 func remove(t *testing.T, path string) {
@@ -254,22 +242,9 @@ func bindAll(t *testing.T, to string) {
 		}
 		t.Cleanup(func() { remove(t, at) })
 		if e.IsDir() {
-			bind(t, from, at)
+			nettest.Bind(t, from, at)
 		}
 	}
-}
-
-// bind shows a folder and all below it at another place, in the mount namespace of the test.
-func bind(t *testing.T, from, to string) {
-	t.Helper()
-	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 func copyOf(t *testing.T, from, to string) string {
