@@ -29,7 +29,8 @@ var ErrElsewhere = errors.New("only a plugin process can do this")
 
 type deputyKey struct{}
 
-func withDeputy(ctx context.Context, since time.Time) context.Context {
+// WithDeputy returns the context of a call that a [Deputy] was asked to do, and has given back.
+func WithDeputy(ctx context.Context, since time.Time) context.Context {
 	return context.WithValue(ctx, deputyKey{}, since)
 }
 

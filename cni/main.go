@@ -34,7 +34,7 @@ func MainWith(p Plugin, about string, deputy Deputy) {
 	if command := os.Getenv("CNI_COMMAND"); deputy != nil && commands[command].attachment {
 		text, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
 		if err == nil && len(text) <= maxStdin {
-			ctx = withDeputy(ctx, time.Now())
+			ctx = WithDeputy(ctx, time.Now())
 			if a, done := deputy(os.Environ(), text); done {
 				os.Exit(a.print(p, about, text))
 			}
