@@ -9,12 +9,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 )
 
 // A Deputy does a call of the runtime in place of a plugin process: another process that is there already. It gets the environment
 // and standard input. False means that it does nothing more: the plugin process does the call then, and undoes what the deputy
-// may have left; see [DeputySince].
+// may have left, which has the name of the call; see [CallID].
 type Deputy func(environ []string, stdin []byte) (a Answer, done bool)
 
 // An Answer is what a plugin process leaves.
@@ -26,20 +25,6 @@ type Answer struct {
 // ErrElsewhere is the error of a plugin that is a deputy's, about a call that only the plugin process can do. Nothing has been
 // done.
 var ErrElsewhere = errors.New("only a plugin process can do this")
-
-type deputyKey struct{}
-
-// WithDeputy returns the context of a call that a [Deputy] was asked to do, and has given back.
-func WithDeputy(ctx context.Context, since time.Time) context.Context {
-	return context.WithValue(ctx, deputyKey{}, since)
-}
-
-// DeputySince returns since when a [Deputy] may have been at work on the call of a context, before it was given back. One that was
-// killed at the end of an ADD has left a whole attachment, of which the runtime has not heard.
-func DeputySince(ctx context.Context) (since time.Time, ok bool) {
-	since, ok = ctx.Value(deputyKey{}).(time.Time)
-	return since, ok
-}
 
 // print prints what a deputy has answered, and returns the exit code. A result that nobody takes is undone, as by [Run].
 func (a Answer) print(p Plugin, about string, stdin []byte) (exitCode int) {

@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -34,8 +33,9 @@ func MainWith(p Plugin, about string, deputy Deputy) {
 	if command := os.Getenv("CNI_COMMAND"); deputy != nil && commands[command].attachment {
 		text, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
 		if err == nil && len(text) <= maxStdin {
-			ctx = WithDeputy(ctx, time.Now())
-			if a, done := deputy(os.Environ(), text); done {
+			id := newCallID()
+			ctx = WithCallID(ctx, id)
+			if a, done := deputy(append(os.Environ(), callEnv+"="+id), text); done {
 				os.Exit(a.print(p, about, text))
 			}
 		}
@@ -75,6 +75,9 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 	default:
 		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
 			ctx = WithTraceParent(ctx, t)
+		}
+		if id := proc.Env(callEnv); id != "" && CallID(ctx) == "" {
+			ctx = WithCallID(ctx, id)
 		}
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {

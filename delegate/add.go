@@ -171,8 +171,7 @@ func (c *call) undoEarlier(ctx context.Context) error {
 
 // madeByDeputy says whether a record is that of this very call: of a deputy that was killed before it could answer.
 func madeByDeputy(ctx context.Context, r *journal.Record) bool {
-	since, ok := cni.DeputySince(ctx)
-	return ok && !r.Created.Before(since)
+	return r.Call != "" && r.Call == cni.CallID(ctx)
 }
 
 // plan says what will be made, and finds every plugin of it, before anything is changed.
@@ -203,7 +202,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	record := &journal.Record{
 		Created: time.Now().UTC(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
-		PIDNamespace: pidNamespace(),
+		PIDNamespace: pidNamespace(), Call: cni.CallID(ctx),
 	}
 	for _, p := range plan {
 		a := journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network, Capabilities: p.Capabilities}

@@ -94,7 +94,7 @@ func ask(conn *os.File, texts []string) (string, error) {
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
 func isPassed(name string) bool {
-	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT"
+	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == "BRAID_CALL"
 }
 
 func dial(socket string) (*os.File, error) {

@@ -73,7 +73,7 @@ func TestAnswer(t *testing.T) {
 
 // The worker gets what a call consists of, and no more of the environment.
 func TestEnvironment(t *testing.T) {
-	for name, want := range map[string]bool{"CNI_ARGS": true, "CNI_COMMAND": true, "TRACEPARENT": true, "SECRET": false, "PATH": false, "": false} {
+	for name, want := range map[string]bool{"CNI_ARGS": true, "CNI_COMMAND": true, "TRACEPARENT": true, "BRAID_CALL": true, "SECRET": false, "PATH": false, "": false} {
 		if isPassed(name) != want {
 			t.Errorf("%q is passed: %t", name, !want)
 		}
