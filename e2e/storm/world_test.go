@@ -146,7 +146,7 @@ func (w *world) end() {
 	w.witness.empty()
 	w.note("processes of the plugin in storms", int(w.calls.Load()))
 	// All but some that a GC, a sweep or a DEL without a record is about, and that were killed.
-	if n := w.byWorker.Load(); w.killWorker != nil && n < w.calls.Load()/4 {
+	if n := w.byWorker.Load(); w.killWorker != nil && n < w.calls.Load()/20 {
 		w.Errorf("%d of %d calls were done by a worker", n, w.calls.Load())
 	}
 }
