@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -86,7 +87,9 @@ func dial(socket string) (*os.File, error) {
 	}
 	conn := os.NewFile(uintptr(fd), socket)
 	if err = setTimeout(conn, acceptTime); err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); { // by signals of the runtime of Go, while the backlog is full
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		}
 	}
 	if err != nil {
 		conn.Close()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
@@ -313,4 +315,37 @@ func TestSocketOf(t *testing.T) {
 			t.Errorf("%s: found %s, want %s", daemon, got, want)
 		}
 	}
+}
+
+// A signal, such as those by which the runtime of Go lets goroutines take turns, does not make a caller one that is gone.
+func TestWaitsAmidSignals(t *testing.T) {
+	socket, _ := serve(t, of(&cnitest.Fake{}))
+	conn := dialRaw(t, socket)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	self, thread := unix.Getpid(), unix.Gettid()
+	over := make(chan struct{})
+	var signals sync.WaitGroup
+	for range 2 {
+		signals.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					if err := unix.Tgkill(self, thread, unix.SIGURG); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for range 300_000 {
+		if err := waits(conn); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(over)
+	signals.Wait()
 }
