@@ -44,6 +44,10 @@ var roles = map[string]func(args []string) error{
 		if err := Ping(args[0]); err != nil {
 			return err
 		}
+		config := config
+		if len(args) > 4 {
+			config = args[4]
+		}
 		_, done := Call(args[0], environ(args[1], args[2], args[3]), []byte(config))
 		fmt.Println("done:", done)
 		return nil

@@ -216,7 +216,15 @@ func TestLongAnswers(t *testing.T) {
 // Many calls do not get into each other's way.
 func TestManyAtOnce(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
-	socket, _ := serve(t, &Worker{Plugin: func(c Caller) cni.Plugin {
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, goroutines := descriptors(), runtime.NumGoroutine()
+	socket, stop := serve(t, &Worker{Plugin: func(c Caller) cni.Plugin {
 		return &cnitest.Fake{On: func(_ context.Context, command string, req *cni.Request) error {
 			var writers sync.WaitGroup
 			for range 4 { // attachments go at the same time
@@ -237,6 +245,8 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	calls.Wait()
+	stop()
+	eventually(t, "nothing of the calls is left", func() bool { return descriptors() <= before && runtime.NumGoroutine() <= goroutines })
 }
 
 func TestPing(t *testing.T) {
