@@ -3,6 +3,8 @@ package worker
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,20 +23,23 @@ const acceptTime = 2 * time.Second
 //
 // It does without package net, whose poller and goroutines would be most of its work.
 func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done bool) {
-	conn, err := dial(socket)
-	if err != nil {
-		return a, false
-	}
-	defer conn.Close()
 	texts := []string{"", string(stdin)}
 	for _, e := range environ {
 		if name, value, _ := strings.Cut(e, "="); isPassed(name) {
+			if isRelative(name, value) {
+				return a, false
+			}
 			texts = append(texts, e)
 			if name == "CNI_NETNS" {
 				texts[0] = here(value)
 			}
 		}
 	}
+	conn, err := dial(socket)
+	if err != nil {
+		return a, false
+	}
+	defer conn.Close()
 	if m, err := ask(conn, texts); err != nil || m != accepted {
 		return a, false
 	}
@@ -79,6 +84,18 @@ func ask(conn *os.File, texts []string) (string, error) {
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
 func isPassed(name string) bool { return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" }
+
+// isRelative says whether a variable leads elsewhere in a process that is in another folder.
+func isRelative(name, value string) bool {
+	switch name {
+	case "CNI_NETNS":
+		return value != "" && !filepath.IsAbs(value)
+	case "CNI_PATH":
+		return slices.ContainsFunc(filepath.SplitList(value), func(dir string) bool { return !filepath.IsAbs(dir) })
+	default:
+		return false
+	}
+}
 
 func dial(socket string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

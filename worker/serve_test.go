@@ -165,6 +165,23 @@ func TestNotForThisWorker(t *testing.T) {
 	wantCalls(t, &fake)
 }
 
+// Paths that begin where the plugin process is lead elsewhere in the worker.
+func TestRelativePaths(t *testing.T) {
+	var fake cnitest.Fake
+	socket, _ := serve(t, of(&fake))
+	for _, vars := range [][]string{
+		{"CNI_NETNS=run/netns/a"}, {"CNI_NETNS=."}, {"CNI_PATH=bin"}, {"CNI_PATH=/opt/cni/bin:bin"}, {"CNI_PATH=/opt/cni/bin:"},
+	} {
+		if _, done := Call(socket, append([]string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0"}, vars...), []byte(config)); done {
+			t.Errorf("%s: it is done", vars)
+		}
+	}
+	wantCalls(t, &fake)
+	if _, done := Call(socket, []string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_PATH=", "CNI_NETNS="}, []byte(config)); !done {
+		t.Error("without paths: it is not done")
+	}
+}
+
 // What a plugin gives back is done by the plugin process, whatever was printed meanwhile.
 func TestGivenBack(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
