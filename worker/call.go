@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,11 +109,23 @@ func dial(socket string) (*os.File, error) {
 			err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 		}
 	}
+	if err == nil {
+		err = isRoot(fd)
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
+}
+
+// isRoot returns an error if a socket is listened at by somebody who could not do the call, whatever is answered.
+func isRoot(fd int) error {
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err == nil && peer.Uid != 0 {
+		err = fmt.Errorf("process %d, which listens, is of user %d, not of root", peer.Pid, peer.Uid)
+	}
+	return err
 }
 
 // setTimeout sets how long a connection may take to be made, and to take or give something; 0 is for ever.
