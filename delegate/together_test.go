@@ -20,6 +20,7 @@ import (
 // A pod has two networks that Braid makes itself, one of a plugin that is executed, and two own ones. When that plugin is
 // told of the DEL, the interfaces of those after it are gone, and of those before it there.
 func TestDelDeletesInterfacesTogether(t *testing.T) {
+	nettest.LeakCheck(t)
 	w := newWorld(t)
 	nic := nettest.Parent(t, nettest.Node(t))
 	d := w.delegator()

@@ -1,8 +1,11 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,20 +24,23 @@ const acceptTime = 2 * time.Second
 //
 // It does without package net, whose poller and goroutines would be most of its work.
 func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done bool) {
-	conn, err := dial(socket)
-	if err != nil {
-		return a, false
-	}
-	defer conn.Close()
 	texts := []string{"", string(stdin)}
 	for _, e := range environ {
 		if name, value, _ := strings.Cut(e, "="); isPassed(name) {
+			if isRelative(name, value) {
+				return a, false
+			}
 			texts = append(texts, e)
 			if name == "CNI_NETNS" {
 				texts[0] = here(value)
 			}
 		}
 	}
+	conn, err := dial(socket)
+	if err != nil {
+		return a, false
+	}
+	defer conn.Close()
 	if m, err := ask(conn, texts); err != nil || m != accepted {
 		return a, false
 	}
@@ -97,6 +103,18 @@ func isPassed(name string) bool {
 	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == "BRAID_CALL"
 }
 
+// isRelative says whether a variable leads elsewhere in a process that is in another folder.
+func isRelative(name, value string) bool {
+	switch name {
+	case "CNI_NETNS":
+		return value != "" && !filepath.IsAbs(value)
+	case "CNI_PATH":
+		return slices.ContainsFunc(filepath.SplitList(value), func(dir string) bool { return !filepath.IsAbs(dir) })
+	default:
+		return false
+	}
+}
+
 func dial(socket string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -104,10 +122,12 @@ func dial(socket string) (*os.File, error) {
 	}
 	conn := os.NewFile(uintptr(fd), socket)
 	if err = setTimeout(conn, acceptTime); err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); { // by signals of the runtime of Go, while the backlog is full
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		}
 	}
 	if err == nil {
-		err = ownUser(fd)
+		err = isRoot(fd)
 	}
 	if err != nil {
 		conn.Close()
@@ -116,16 +136,13 @@ func dial(socket string) (*os.File, error) {
 	return conn, nil
 }
 
-// ownUser fails if the other end of a connection is another user, for whom nothing is executed.
-func ownUser(fd int) error {
+// isRoot returns an error if a socket is listened at by somebody who could not do the call, whatever is answered.
+func isRoot(fd int) error {
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return os.NewSyscallError("getsockopt", err)
+	if err == nil && peer.Uid != 0 {
+		err = fmt.Errorf("process %d, which listens, is of user %d, not of root", peer.Pid, peer.Uid)
 	}
-	if int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("the worker is of user %d, this process of %d", peer.Uid, os.Geteuid())
-	}
-	return nil
+	return err
 }
 
 // setTimeout sets how long a connection may take to be made, and to take or give something; 0 is for ever.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +38,24 @@ var roles = map[string]func(args []string) error{
 		}
 		return server.New(server.Options{Socket: args[0], Handle: w.Serve, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	},
+	// It answers whatever it is asked.
+	"impostor": func(args []string) error {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println("listening")
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			_, _ = receive(conn)
+			_ = send(conn, accepted)
+			_ = send(conn, answered, "0", "out", "err")
+			conn.Close()
+		}
+	},
 	// It finds everything, whether the worker is one for it or not.
 	"caller": func(args []string) error {
 		if _, err := os.Stat(args[3]); err != nil {
@@ -43,6 +63,10 @@ var roles = map[string]func(args []string) error{
 		}
 		if err := Ping(args[0]); err != nil {
 			return err
+		}
+		config := config
+		if len(args) > 4 {
+			config = args[4]
 		}
 		_, done := Call(args[0], environ(args[1], args[2], args[3]), []byte(config))
 		fmt.Println("done:", done)
@@ -295,6 +319,29 @@ func TestNotOutdated(t *testing.T) {
 	p.signal(unix.SIGTERM) // it has said nothing
 	if b, err := io.ReadAll(p.out); err != nil || len(b) > 0 {
 		t.Errorf("it says %q, %v", b, err)
+	}
+}
+
+// Who is not root cannot do what a worker does, and is not believed.
+func TestImpostor(t *testing.T) {
+	for _, uid := range []uint32{0, 65534} {
+		socket := socketPath(t)
+		dir := filepath.Dir(socket)
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		p := child(t, copyOf(t, self(t), filepath.Join(dir, "self")), "impostor", socket)
+		if err := os.Chmod(p.Path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p.Dir, p.SysProcAttr.Credential = "/", &syscall.Credential{Uid: uid, Gid: uid}
+		p.start().says("listening")
+		if err := Ping(socket); (err == nil) != (uid == 0) {
+			t.Errorf("user %d: found %v", uid, err)
+		}
+		if _, done := Call(socket, environ("ADD", "c1", ""), []byte(config)); done != (uid == 0) {
+			t.Errorf("user %d: it counts as done: %t", uid, done)
+		}
 	}
 }
 

@@ -125,7 +125,11 @@ func waits(conn *net.UnixConn) error {
 	fds := []unix.PollFd{{Events: unix.POLLRDHUP}}
 	control := raw.Control(func(fd uintptr) {
 		fds[0].Fd = int32(fd)
-		_, err = unix.Poll(fds, 0)
+		for { // a signal interrupts even what does not wait
+			if _, err = unix.Poll(fds, 0); !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
 	})
 	if err := errors.Join(control, err); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
@@ -163,6 +165,23 @@ func TestNotForThisWorker(t *testing.T) {
 	wantCalls(t, &fake)
 }
 
+// Paths that begin where the plugin process is lead elsewhere in the worker.
+func TestRelativePaths(t *testing.T) {
+	var fake cnitest.Fake
+	socket, _ := serve(t, of(&fake))
+	for _, vars := range [][]string{
+		{"CNI_NETNS=run/netns/a"}, {"CNI_NETNS=."}, {"CNI_PATH=bin"}, {"CNI_PATH=/opt/cni/bin:bin"}, {"CNI_PATH=/opt/cni/bin:"},
+	} {
+		if _, done := Call(socket, append([]string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0"}, vars...), []byte(config)); done {
+			t.Errorf("%s: it is done", vars)
+		}
+	}
+	wantCalls(t, &fake)
+	if _, done := Call(socket, []string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_PATH=", "CNI_NETNS="}, []byte(config)); !done {
+		t.Error("without paths: it is not done")
+	}
+}
+
 // What a plugin gives back is done by the plugin process, whatever was printed meanwhile.
 func TestGivenBack(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
@@ -214,7 +233,15 @@ func TestLongAnswers(t *testing.T) {
 // Many calls do not get into each other's way.
 func TestManyAtOnce(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
-	socket, _ := serve(t, &Worker{Plugin: func(c Caller) cni.Plugin {
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, goroutines := descriptors(), runtime.NumGoroutine()
+	socket, stop := serve(t, &Worker{Plugin: func(c Caller) cni.Plugin {
 		return &cnitest.Fake{On: func(_ context.Context, command string, req *cni.Request) error {
 			var writers sync.WaitGroup
 			for range 4 { // attachments go at the same time
@@ -235,6 +262,8 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	calls.Wait()
+	stop()
+	eventually(t, "nothing of the calls is left", func() bool { return descriptors() <= before && runtime.NumGoroutine() <= goroutines })
 }
 
 func TestPing(t *testing.T) {
@@ -313,4 +342,37 @@ func TestSocketOf(t *testing.T) {
 			t.Errorf("%s: found %s, want %s", daemon, got, want)
 		}
 	}
+}
+
+// A signal, such as those by which the runtime of Go lets goroutines take turns, does not make a caller one that is gone.
+func TestWaitsAmidSignals(t *testing.T) {
+	socket, _ := serve(t, of(&cnitest.Fake{}))
+	conn := dialRaw(t, socket)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	self, thread := unix.Getpid(), unix.Gettid()
+	over := make(chan struct{})
+	var signals sync.WaitGroup
+	for range 2 {
+		signals.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					if err := unix.Tgkill(self, thread, unix.SIGURG); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for range 300_000 {
+		if err := waits(conn); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(over)
+	signals.Wait()
 }
