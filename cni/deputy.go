@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -11,7 +12,8 @@ import (
 )
 
 // A Deputy does a call of the runtime in place of a plugin process: another process that is there already. It gets the environment
-// and standard input. False means that nothing is left of what it has done, if anything: the plugin process does the call then.
+// and standard input. False means that it does nothing more: the plugin process does the call then, and undoes what the deputy
+// may have left, which has the name of the call; see [CallID].
 type Deputy func(environ []string, stdin []byte) (a Answer, done bool)
 
 // An Answer is what a plugin process leaves.
@@ -26,11 +28,14 @@ var ErrElsewhere = errors.New("only a plugin process can do this")
 
 // print prints what a deputy has answered, and returns the exit code. A result that nobody takes is undone, as by [Run].
 func (a Answer) print(plugin func() Plugin, about string, stdin []byte) (exitCode int) {
-	signal.Ignore(syscall.SIGPIPE) // instead of which there is an error
+	signal.Ignore(syscall.SIGPIPE) // cheaper than what follows
 	_, _ = os.Stderr.WriteString(a.Stderr)
-	if _, err := os.Stdout.WriteString(a.Stdout); err == nil || a.ExitCode != 0 || os.Getenv("CNI_COMMAND") != "ADD" {
+	_, err := os.Stdout.WriteString(a.Stdout)
+	if err == nil || a.ExitCode != 0 || os.Getenv("CNI_COMMAND") != "ADD" {
 		return a.ExitCode
 	}
+	surviveReader()
+	fmt.Fprintln(os.Stderr, err)
 	del := func(name string) string {
 		if name == "CNI_COMMAND" {
 			return "DEL"

@@ -47,7 +47,13 @@ type Exec struct {
 
 	// Timeout bounds one run of the binary; zero means that the context alone does.
 	Timeout time.Duration
+
+	// Executor runs the binary in place of this process; nil means that this process does.
+	Executor Executor
 }
+
+// An Executor does what [Exec.Run] does, in another process. Its errors are of the same types.
+type Executor func(ctx context.Context, e Exec, command string, req *Request) (stdout []byte, err error)
 
 var _ Plugin = Exec{}
 
@@ -79,7 +85,7 @@ func (e Exec) Add(ctx context.Context, req *Request) (*types100.Result, error) {
 	if err != nil {
 		return nil, decodingError("configuration", err)
 	}
-	stdout, err := e.run(ctx, "ADD", req)
+	stdout, err := e.Run(ctx, "ADD", req)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +98,7 @@ func (e Exec) Add(ctx context.Context, req *Request) (*types100.Result, error) {
 
 // Del implements [Plugin].
 func (e Exec) Del(ctx context.Context, req *Request) error {
-	_, err := e.run(ctx, "DEL", req)
+	_, err := e.Run(ctx, "DEL", req)
 	return err
 }
 
@@ -123,12 +129,15 @@ func (e Exec) runSince(ctx context.Context, since, command string, req *Request)
 	if !atLeast(confVersion, since) {
 		return nil
 	}
-	_, err = e.run(ctx, command, req)
+	_, err = e.Run(ctx, command, req)
 	return err
 }
 
-// run finds the binary, runs it and returns its standard output.
-func (e Exec) run(ctx context.Context, command string, req *Request) ([]byte, error) {
+// Run finds the binary, runs it for a command and returns its standard output.
+func (e Exec) Run(ctx context.Context, command string, req *Request) ([]byte, error) {
+	if e.Executor != nil {
+		return e.Executor(ctx, e, command, req)
+	}
 	path, err := e.Find(req.Path)
 	if err != nil {
 		return nil, err

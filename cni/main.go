@@ -25,29 +25,36 @@ import (
 //
 // SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
 // at once.
-func Main(p Plugin, about string) { serve(p, about, os.Stdin) }
+func Main(p Plugin, about string) { serve(context.Background(), p, about, os.Stdin) }
 
 // MainWith is Main, but that calls about one attachment are left to the deputy. Only if that does not do it, the plugin is made.
 func MainWith(deputy Deputy, plugin func() Plugin, about string) {
-	if !commands[os.Getenv("CNI_COMMAND")].attachment {
-		serve(plugin(), about, os.Stdin)
+	ctx, stdin := context.Background(), io.Reader(os.Stdin)
+	if commands[os.Getenv("CNI_COMMAND")].attachment {
+		text, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
+		if err == nil && len(text) <= maxStdin {
+			id := newCallID()
+			ctx = WithCallID(ctx, id)
+			if a, done := deputy(append(os.Environ(), callEnv+"="+id), text); done {
+				os.Exit(a.print(plugin, about, text))
+			}
+		}
+		stdin = io.MultiReader(bytes.NewReader(text), stdin) // which has the rest, or the error again
 	}
-	stdin, _ := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1)) // the rest, or the error, comes after it
-	if a, done := deputy(os.Environ(), stdin); done {
-		os.Exit(a.print(plugin, about, stdin))
-	}
-	serve(plugin(), about, io.MultiReader(bytes.NewReader(stdin), os.Stdin))
+	serve(ctx, plugin(), about, stdin)
 }
 
 // serve serves the command, and ends the process.
-func serve(p Plugin, about string, stdin io.Reader) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+func serve(ctx context.Context, p Plugin, about string, stdin io.Reader) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	// A runtime that is gone must not end the process before it has undone an ADD. Not signal.Ignore: the plugins
-	// that are executed would inherit it.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	surviveReader()
 	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 }
+
+// surviveReader makes a runtime that is gone an error: it must not end the process before that has undone an ADD. Not by
+// signal.Ignore: the plugins that are executed would inherit it.
+func surviveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // A Process is what the operating system gives a plugin binary.
 type Process struct {
@@ -73,6 +80,9 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 	default:
 		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
 			ctx = WithTraceParent(ctx, t)
+		}
+		if id := proc.Env(callEnv); id != "" && CallID(ctx) == "" {
+			ctx = WithCallID(ctx, id)
 		}
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {

@@ -142,6 +142,9 @@ func (c *call) undoEarlier(ctx context.Context) error {
 		return fmt.Errorf("container %s has interface %s already: %w; DEL it first, or install the newer Braid again",
 			c.req.ContainerID, c.req.IfName, newer)
 	case errors.As(err, &corrupt):
+		if c.Caller != nil {
+			return cni.ErrElsewhere
+		}
 		c.log.Error("record set aside", "err", err)
 		return c.journal.SetAside(c.req.ContainerID, c.req.IfName)
 	case err != nil:
@@ -151,7 +154,7 @@ func (c *call) undoEarlier(ctx context.Context) error {
 	switch alive, err := c.alive(r); {
 	case err != nil:
 		return err
-	case r.Done && alive && r.Netns == c.req.Netns:
+	case r.Done && alive && r.Netns == c.req.Netns && !madeByDeputy(ctx, r):
 		// "A runtime should not call ADD twice (without an intervening DEL) for the same (network name, container id,
 		// name of the interface inside the container)."
 		return fmt.Errorf("container %s has interface %s already, made by an ADD at %s: DEL it first", r.ContainerID, r.IfName, r.Created.Format(time.RFC3339))
@@ -164,6 +167,11 @@ func (c *call) undoEarlier(ctx context.Context) error {
 		return fmt.Errorf("undo an earlier ADD: %w", err)
 	}
 	return nil
+}
+
+// madeByDeputy says whether a record is that of this very call: of a deputy that was killed before it could answer.
+func madeByDeputy(ctx context.Context, r *journal.Record) bool {
+	return r.Call != "" && r.Call == cni.CallID(ctx)
 }
 
 // plan says what will be made, and finds every plugin of it, before anything is changed.
@@ -194,7 +202,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	record := &journal.Record{
 		Created: time.Now().UTC(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
 		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
-		PIDNamespace: pidNamespace(),
+		PIDNamespace: pidNamespace(), Call: cni.CallID(ctx),
 	}
 	for _, p := range plan {
 		a := journal.Attachment{Name: p.Name, IfName: p.IfName, Default: p.Default, Network: p.Network, Capabilities: p.Capabilities}

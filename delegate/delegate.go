@@ -37,10 +37,12 @@ type Delegator struct {
 	Stderr   io.Writer   // where logs go unless the configuration names a file; required
 	BootID   string      // of the running kernel; required
 	Observer Observer    // nil if nobody observes
-	// Caller says whether the plugin process that waits for a call still does. It is nil in that process itself. Others execute
-	// nothing: a call that needs the plugin of somebody else fails with [cni.ErrElsewhere], and so does one of a caller that
-	// does not wait any more, before anything is changed.
+	// Caller says whether the plugin process that waits for a call still does. It is nil in that process itself. The call of
+	// one that does not wait any more fails with [cni.ErrElsewhere], before anything is changed.
 	Caller func() error
+	// Executor runs plugins of others; nil means that this process does. Where there is a Caller this process executes nothing:
+	// without Executor a call that needs the plugin of somebody else fails with [cni.ErrElsewhere] too.
+	Executor cni.Executor
 
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
@@ -98,7 +100,12 @@ func (c *call) find(pluginType string) cni.Plugin {
 	if own, ok := c.own[pluginType]; ok && !slices.Contains(c.conf.Exec, pluginType) {
 		return own
 	}
-	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+	return c.exec(pluginType)
+}
+
+// exec is the plugin of somebody else.
+func (c *call) exec(pluginType string) cni.Exec {
+	return cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin, Executor: c.Executor}
 }
 
 // mayDo says whether this process may do the call, for which it holds the lock of the container, by way of some chains.
@@ -110,7 +117,7 @@ func (c *call) mayDo(chains ...*chain.Chain) error {
 		return errors.Join(cni.ErrElsewhere, err)
 	}
 	for _, ch := range chains {
-		if !ch.InProcess() {
+		if c.Executor == nil && !ch.InProcess() {
 			return cni.ErrElsewhere
 		}
 	}
@@ -127,7 +134,7 @@ func (c *call) chains(r *journal.Record) (list []*chain.Chain) {
 
 // findBinary prefers what is installed on the node to what Braid has.
 func (c *call) findBinary(pluginType string) cni.Plugin {
-	binary := cni.Exec{Type: pluginType, Stderr: c.Stderr, Timeout: c.conf.Deadlines.Plugin}
+	binary := c.exec(pluginType)
 	if _, err := binary.Find(c.path); err != nil {
 		return c.find(pluginType)
 	}

@@ -1,7 +1,6 @@
 package delegate_test
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -9,67 +8,23 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/bridge"
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/conf"
-	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/macvlan"
-	"github.com/braid-cni/braid/netdev"
 )
 
 // A pod has two networks that Braid makes itself, one of a plugin that is executed, and two own ones. When that plugin is
 // told of the DEL, the interfaces of those after it are gone, and of those before it there.
 func TestDelDeletesInterfacesTogether(t *testing.T) {
-	for name, proxy := range map[string]func(int, uint32) error{
-		"by itself":                   nil,
-		"by a daemon":                 netdev.DeleteGroup,
-		"by a daemon, which does not": func(int, uint32) error { return nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			handed := 0
-			delInterfacesTogether(t, func(d *delegate.Delegator) {
-				if proxy != nil {
-					d.Proxy = func(_ *conf.Config, socket int, group uint32) (int, error) {
-						handed++
-						return goBetween(t, socket, func(own int) error { return proxy(own, group) })
-					}
-				}
-			})
-			if want := map[bool]int{false: 0, true: 2}[proxy != nil]; handed != want {
-				t.Errorf("%d requests are handed over, want %d", handed, want)
-			}
-		})
-	}
-}
-
-// goBetween does something with a descriptor that is a duplicate, and returns one that never becomes readable.
-func goBetween(t *testing.T, socket int, do func(own int) error) (int, error) {
-	own, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
-	var pipe [2]int
-	if err := errors.Join(err, unix.Pipe2(pipe[:], unix.O_CLOEXEC)); err != nil {
-		return -1, err
-	}
-	done := make(chan error)
-	go func() { done <- errors.Join(do(own), unix.Close(own)) }()
-	t.Cleanup(func() {
-		if err := errors.Join(<-done, unix.Close(pipe[1])); err != nil {
-			t.Error(err)
-		}
-	})
-	return pipe[0], nil
-}
-
-func delInterfacesTogether(t *testing.T, with func(*delegate.Delegator)) {
+	nettest.LeakCheck(t)
 	w := newWorld(t)
 	nic := nettest.Parent(t, nettest.Node(t))
 	d := w.delegator()
 	d.Observer = nil
-	with(d)
 	fakes := d.Own(nil)
 	d.Own = func(find cni.Lookup) map[string]cni.Plugin {
 		return map[string]cni.Plugin{

@@ -30,6 +30,8 @@ type daemonNode struct {
 	socket   string
 	listen   string
 	daemon   *exec.Cmd
+	bin      string   // folder of the daemon, and of its worker's binary
+	flags    []string // of the daemon, besides
 }
 
 func newDaemonNode(t *testing.T) *daemonNode {
@@ -42,26 +44,34 @@ func newDaemonNode(t *testing.T) *daemonNode {
 func (c *clusterNode) withDaemon(p *cluster.Proxy) *daemonNode {
 	t := c.t
 	t.Helper()
-	n := &daemonNode{clusterNode: c, ofDaemon: p}
+	n := &daemonNode{clusterNode: c, ofDaemon: p, bin: binaries()}
 	n.socket = filepath.Join(n.dir, "run", "braidd.sock")
 	n.keys += fmt.Sprintf(`, "daemonSocket": %q`, n.socket)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.listen = l.Addr().String()
-	l.Close()
+	n.listen = freeAddress(t)
 	n.start()
 	t.Cleanup(func() { n.kill() })
 	return n
 }
 
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // start starts the daemon, and waits until it is ready.
 func (n *daemonNode) start() {
 	n.t.Helper()
-	n.daemon = exec.Command(filepath.Join(binaries(), "braidd"), "daemon", "--socket", n.socket, "--node-name", "node1",
+	args := []string{
+		"daemon", "--socket", n.socket, "--node-name", "node1",
 		"--kubeconfig", n.cluster.Kubeconfig("kube-system", "braid", n.ofDaemon.URL), "--cni-dir", filepath.Join(n.dir, "braid"),
-		"--dhcp-socket", filepath.Join(n.dir, "run", "dhcp.sock"), "--listen", n.listen, "--log-level", "debug")
+		"--dhcp-socket", filepath.Join(n.dir, "run", "dhcp.sock"), "--listen", n.listen, "--log-level", "debug",
+	}
+	n.daemon = exec.Command(filepath.Join(n.bin, "braidd"), append(args, n.flags...)...)
 	n.daemon.Stderr = n.t.Output()
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := n.daemon.Start(); err != nil {
@@ -105,6 +115,7 @@ func (n *daemonNode) podOn(name, networks string) *clusterPod {
 // TestClusterDaemon: no ADD asks the API server anything; what is to be told is told later, by the daemon.
 func TestClusterDaemon(t *testing.T) {
 	n := newDaemonNode(t)
+	n.waitWorker(0)
 	p := n.podOn("web", fmt.Sprintf(both, 10, 10))
 	n.eventually("the daemon knows the pod", func() bool { return n.metric(`braid_informer_objects{resource="pods"}`) == "1" })
 	n.proxy.Requests()
@@ -141,9 +152,6 @@ func TestClusterDaemon(t *testing.T) {
 	}
 	n.eventually("metrics tell of both calls", func() bool {
 		return n.metric(`braid_cni_calls_total{code="",outcome="success",verb="ADD"}`) == "1" && n.metric(`braid_cni_calls_total{code="",outcome="success",verb="DEL"}`) == "1"
-	})
-	n.eventually("the daemon has waited for the kernel in place of DEL", func() bool {
-		return n.metric(`braid_link_deletions_total{outcome="success"}`) == "1"
 	})
 	// A pod of which the daemon has not heard, because it is not of its node as far as the API server knows.
 	q := n.podWith("early", "storage")

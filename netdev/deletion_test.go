@@ -28,8 +28,6 @@ func pair(t *testing.T) (p *pod, peers *nettest.NS) {
 	return p, peers
 }
 
-func isNet23(l netlink.Link) bool { return l.Attrs().Name == "net2" || l.Attrs().Name == "net3" }
-
 // wantGone looks when the interfaces are said to be gone, though the kernel may not be done.
 func wantGone(t *testing.T, p *pod, peers *nettest.NS) {
 	t.Helper()
@@ -44,92 +42,48 @@ func wantGone(t *testing.T, p *pod, peers *nettest.NS) {
 	}
 }
 
-// A proxy is a process of its own. Here it is a goroutine with a descriptor of its own.
-type proxies struct {
-	testing.TB
-	sync.WaitGroup
+// begun is a deletion of net2 and net3 up to the request.
+func begun(t *testing.T, p *pod) *deletion {
+	t.Helper()
+	d := &deletion{ns: p.Namespace}
+	must(t, p.Do(d.open))
+	must(t, d.mark([]netlink.Link{p.link(t, "net2"), p.link(t, "net3")}))
+	return d
 }
 
-// by returns a proxy that does something with its descriptor, and then says whether it refuses.
-func (w *proxies) by(do func(socket int, group uint32) (refuse bool)) Proxy {
-	return func(socket int, group uint32) (int, error) {
-		own, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
-		var pipe [2]int
-		if err := errors.Join(err, unix.Pipe2(pipe[:], unix.O_CLOEXEC)); err != nil {
-			w.Fatal(err)
-		}
-		w.Go(func() {
-			defer unix.Close(own)
-			if do(own, group) {
-				_ = unix.Close(pipe[1])
-			} else {
-				w.Cleanup(func() { _ = unix.Close(pipe[1]) })
-			}
-		})
-		return pipe[0], nil
-	}
-}
-
-func TestDeleteLinksByProxy(t *testing.T) {
-	for name, proxy := range map[string]func(*proxies, *pod) Proxy{
-		"nobody": func(*proxies, *pod) Proxy { return nil },
-		"it is done": func(w *proxies, _ *pod) Proxy {
-			return w.by(func(socket int, group uint32) bool {
-				if err := DeleteGroup(socket, group); err != nil {
-					w.Error(err)
-				}
-				return false
-			})
+// What others do meanwhile makes no difference.
+func TestDeletion(t *testing.T) {
+	for name, meanwhile := range map[string]func(p *pod, d *deletion, over <-chan struct{}) error{
+		"nothing": func(*pod, *deletion, <-chan struct{}) error { return nil },
+		"somebody else was faster": func(p *pod, _ *deletion, _ <-chan struct{}) error {
+			return errors.Join(p.DeleteLink("net2"), p.DeleteLink("net3"))
 		},
-		"there is none":   func(*proxies, *pod) Proxy { return func(int, uint32) (int, error) { return -1, unix.ENOENT } },
-		"it refuses":      func(w *proxies, _ *pod) Proxy { return w.by(func(int, uint32) bool { return true }) },
-		"it does nothing": func(w *proxies, _ *pod) Proxy { return w.by(func(int, uint32) bool { return false }) },
-		"it is told wrong": func(w *proxies, _ *pod) Proxy {
-			return w.by(func(socket int, _ uint32) bool { return deleteWrong(socket) })
+		"notifications are lost": func(_ *pod, d *deletion, _ <-chan struct{}) error {
+			return unix.SetsockoptInt(d.socket, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
 		},
-		"it does it, and refuses": func(w *proxies, _ *pod) Proxy {
-			return w.by(func(socket int, group uint32) bool { return DeleteGroup(socket, group) == nil })
-		},
-		"it is late": func(w *proxies, _ *pod) Proxy {
-			return w.by(func(socket int, group uint32) bool {
-				time.Sleep(2 * lookAgain)
-				return DeleteGroup(socket, group) != nil
-			})
+		// Any process of the pod can send the socket something.
+		"somebody lies": func(p *pod, d *deletion, _ <-chan struct{}) error {
+			return p.Do(func() error { return lie(p, d.socket) })
 		},
 		// The kernel tells what others do, so that it never is silent.
-		"it does nothing, amid noise": func(w *proxies, p *pod) Proxy {
-			return w.by(func(int, uint32) bool {
-				for begin := time.Now(); time.Since(begin) < 4*lookAgain; {
-					link, err := p.Link("other")
-					if err == nil {
-						err = errors.Join(p.Handle().LinkSetUp(link), p.Handle().LinkSetDown(link))
-					}
-					if err != nil {
-						w.Error(err)
-					}
+		"noise": func(p *pod, _ *deletion, over <-chan struct{}) error {
+			link, err := p.Link("other")
+			if err != nil {
+				return err
+			}
+			for err == nil {
+				select {
+				case <-over:
+					return nil
+				default:
+					err = errors.Join(p.Handle().LinkSetUp(link), p.Handle().LinkSetDown(link))
 				}
-				return false
-			})
+			}
+			return err
 		},
-		// Notifications are lost.
-		"it does it after an overrun": func(w *proxies, p *pod) Proxy {
-			return w.by(func(socket int, group uint32) bool {
-				before, err := unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUF)
-				err = errors.Join(err, unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUF, 1), DeleteGroup(socket, group))
-				if err != nil {
-					w.Error(before, err)
-				}
-				return false
-			})
-		},
-		// Any process of the pod can send it something.
-		"somebody lies": func(w *proxies, p *pod) Proxy {
-			return w.by(func(socket int, _ uint32) bool {
-				if err := p.Do(func() error { return lie(p, socket) }); err != nil {
-					w.Error(err)
-				}
-				return false
-			})
+		"the namespace is removed": func(p *pod, _ *deletion, _ <-chan struct{}) error {
+			p.test.Remove(t)
+			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,22 +91,29 @@ func TestDeleteLinksByProxy(t *testing.T) {
 			res := result(t, []string{"192.0.2.7/24"})
 			res.Interfaces[0].Name = "net2"
 			must(t, p.Configure(t.Context(), p.link(t, "net2"), res, Options{SourceRouting: true}))
-			w := &proxies{TB: t}
-			finish, err := p.DeleteLinks(isNet23, proxy(w, p))
-			must(t, err)
+			d := begun(t, p)
+			over := make(chan struct{})
+			var others sync.WaitGroup
+			act := func() {
+				if err := meanwhile(p, d, over); err != nil {
+					t.Error(err)
+				}
+			}
+			if name == "noise" {
+				others.Go(act)
+			} else {
+				act()
+			}
+			err := d.run()
 			wantGone(t, p, peers)
-			must(t, finish())
+			close(over)
+			others.Wait()
+			must(t, errors.Join(err, d.finish()))
 			if rules, err := p.sourceRulesOf(); err != nil || len(rules) != 0 {
 				t.Errorf("rules that are left: %v, %v", rules, err)
 			}
-			w.Wait()
 		})
 	}
-}
-
-// deleteWrong is what a proxy of another version might do.
-func deleteWrong(socket int) bool {
-	return sendToKernel(socket, deleteRequest(7, 0)) != nil
 }
 
 // lie tells the socket of a deletion that all interfaces are gone.
@@ -176,21 +137,30 @@ func lie(p *pod, socket int) error {
 	return nil
 }
 
+// Interfaces that are gone before they are marked are not waited for.
+func TestDeletionOfWhatIsGone(t *testing.T) {
+	p, peers := pair(t)
+	links := []netlink.Link{p.link(t, "net2"), p.link(t, "net3")}
+	must(t, errors.Join(p.DeleteLink("net2"), p.DeleteLink("net3")))
+	d := &deletion{ns: p.Namespace}
+	must(t, p.Do(d.open))
+	must(t, errors.Join(d.mark(links), d.run()))
+	if d.sent != nil {
+		t.Error("the kernel was asked to delete nothing")
+	}
+	must(t, d.finish())
+	wantGone(t, p, peers)
+}
+
 // An interface that is taken out of the group meanwhile is not taken for gone.
-func TestDeleteLinksThatStay(t *testing.T) {
+func TestDeletionOfLinksThatStay(t *testing.T) {
 	p, _ := pair(t)
-	w := &proxies{TB: t}
-	finish, err := p.DeleteLinks(isNet23, w.by(func(int, uint32) bool {
-		if err := p.Handle().LinkSetGroup(p.link(t, "net3"), 0); err != nil {
-			t.Error(err)
-		}
-		return true
-	}))
-	if err == nil || !strings.Contains(err.Error(), "are there still") {
+	d := begun(t, p)
+	must(t, p.Handle().LinkSetGroup(p.link(t, "net3"), 0))
+	if err := d.run(); err == nil || !strings.Contains(err.Error(), "are there still") {
 		t.Errorf("found %v, want that they are there", err)
 	}
-	must(t, finish())
-	w.Wait()
+	must(t, d.finish())
 	if names := p.test.Links(t); slices.Contains(names, "net2") || !slices.Contains(names, "net3") {
 		t.Errorf("found %q, want net3 and not net2", names)
 	}
@@ -205,64 +175,80 @@ func TestDeleteManyLinks(t *testing.T) {
 		attrs.Name = fmt.Sprint("many", i)
 		must(t, p.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprint("far", i)}))
 	}
-	w := &proxies{TB: t}
-	finish, err := p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "many") },
-		w.by(func(socket int, group uint32) bool { return DeleteGroup(socket, group) != nil }))
+	finish, err := p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "many") })
 	must(t, errors.Join(err, finish()))
-	w.Wait()
 	if names := p.test.Links(t); !slices.Equal(names, []string{"net1"}) {
 		t.Errorf("left: %q", names)
 	}
 }
 
-// The namespace is removed while its interfaces are being deleted: it lives as long as somebody has it open.
-func TestDeleteLinksOfNamespaceThatGoes(t *testing.T) {
-	p, peers := pair(t)
-	w := &proxies{TB: t}
-	finish, err := p.DeleteLinks(isNet23, w.by(func(socket int, group uint32) bool {
-		p.test.Remove(t)
-		return DeleteGroup(socket, group) != nil
-	}))
-	must(t, errors.Join(err, finish()))
-	w.Wait()
-	wantGone(t, p, peers)
+// asked is a deletion whose request the kernel is at work on until the test closes the channel.
+func asked(t *testing.T, p *pod) *deletion {
+	t.Helper()
+	d := &deletion{ns: p.Namespace, sent: make(chan struct{})}
+	must(t, p.Do(d.open))
+	return d
 }
 
-func TestDeleteGroupRefuses(t *testing.T) {
-	p, _ := pair(t)
-	var route int
-	must(t, p.Do(func() (err error) {
-		route, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-		return err
-	}))
-	defer unix.Close(route)
-	generic, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
-	must(t, err)
-	defer unix.Close(generic)
-	inet, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
-	defer unix.Close(inet)
-	var pipe [2]int
-	must(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
-	defer unix.Close(pipe[0])
-	defer unix.Close(pipe[1])
-	for _, tt := range []struct {
-		socket int
-		group  uint32
-		want   string
-	}{
-		{route, 0, "group: found 0, want 1651663209"}, // the group of all interfaces
-		{route, goingGroup + 1, "group: found 1651663210"},
-		{generic, goingGroup, "found a socket of domain 16 and protocol 16, want 16 and 0"},
-		{inet, goingGroup, "found a socket of domain 2"},
-		{pipe[1], goingGroup, "socket operation on non-socket"},
-		{-1, goingGroup, "bad file descriptor"},
-	} {
-		if err := DeleteGroup(tt.socket, tt.group); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("descriptor %d, group %d: found %v, want %q", tt.socket, tt.group, err, tt.want)
-		}
+func isOpen(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil
+}
+
+// What the kernel does when the interfaces are gone is waited for behind the answer.
+func TestFinishDoesNotWait(t *testing.T) {
+	p := newPod(t)
+	behindIsEmpty(t) // of what other tests have left
+	d := asked(t, p)
+	must(t, d.finish()) // or the test never ends
+	if !isOpen(d.socket) {
+		t.Error("the socket of a request that is under way is closed")
 	}
-	if names := p.test.Links(t); len(names) != 4 {
-		t.Errorf("left: %q", names)
+	if n := len(behind); n != 1 {
+		t.Errorf("%d threads wait behind, want 1", n)
 	}
+	close(d.sent)
+	behindIsEmpty(t)
+	if isOpen(d.socket) {
+		t.Error("the socket is left")
+	}
+}
+
+func behindIsEmpty(t *testing.T) {
+	t.Helper()
+	for range cap(behind) { // all places can be had, and so nobody has one
+		behind <- struct{}{}
+	}
+	for range cap(behind) {
+		<-behind
+	}
+}
+
+// As many as that do not become more.
+func TestFinishWaitsWhenManyDo(t *testing.T) {
+	p := newPod(t)
+	behindIsEmpty(t)
+	var list []*deletion
+	for range cap(behind) {
+		d := asked(t, p)
+		must(t, d.finish())
+		list = append(list, d)
+	}
+	one := asked(t, p)
+	finished := make(chan error)
+	go func() { finished <- one.finish() }()
+	select {
+	case err := <-finished:
+		t.Fatalf("it does not wait, though %d do: %v", len(behind), err)
+	case <-time.After(4 * lookAgain): // a wait that were missing would be seen by then
+	}
+	close(one.sent)
+	must(t, <-finished)
+	if isOpen(one.socket) {
+		t.Error("the socket is left")
+	}
+	for _, d := range list {
+		close(d.sent)
+	}
+	behindIsEmpty(t)
 }

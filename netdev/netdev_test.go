@@ -229,7 +229,7 @@ func TestDeleteLinks(t *testing.T) {
 		attrs.Name = name
 		must(t, p.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far-" + name}))
 	}
-	finish, err := p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "net") }, nil)
+	finish, err := p.DeleteLinks(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "net") })
 	must(t, err)
 	names, err := p.Names() // before the kernel is done with them
 	must(t, errors.Join(err, finish()))
@@ -237,7 +237,7 @@ func TestDeleteLinks(t *testing.T) {
 	if want := []string{"far-other", "lo", "other"}; !slices.Equal(names, want) {
 		t.Errorf("left: %q, want %q", names, want)
 	}
-	finish, err = p.DeleteLinks(func(l netlink.Link) bool { return false }, nil) // no link is in the group: not those of the default one
+	finish, err = p.DeleteLinks(func(l netlink.Link) bool { return false }) // no link is in the group: not those of the default one
 	must(t, errors.Join(err, finish()))
 	if names, err = p.Names(); err != nil || len(names) != 3 {
 		t.Errorf("left: %q, %v", names, err)

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 var roles = map[string]func() error{
 	"serve": func() error {
-		return resolve.Serve(context.Background(), os.Stdin, os.Stdout, fake{}, resolve.Also{})
+		return resolve.Serve(context.Background(), os.Stdin, os.Stdout, fake{}, nil)
 	},
 	"refuse": func() error {
 		return errors.New("no such kubeconfig")

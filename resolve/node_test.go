@@ -224,7 +224,7 @@ func TestObserve(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		resolve.Serve(context.Background(), conn, conn, fake{}, resolve.Also{Observe: func(o *resolve.Observation) { got <- o }})
+		resolve.Serve(context.Background(), conn, conn, fake{}, func(o *resolve.Observation) { got <- o })
 	}()
 	if err := resolve.Observe(socket, &resolve.Observation{Verb: "DEL", Outcome: resolve.Success}); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func TestServe(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			if err := resolve.Serve(t.Context(), strings.NewReader(tt.in), &out, fake{}, resolve.Also{}); err != nil {
+			if err := resolve.Serve(t.Context(), strings.NewReader(tt.in), &out, fake{}, nil); err != nil {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(tt.out, out.String()); diff != "" {
@@ -44,7 +44,7 @@ func TestServe(t *testing.T) {
 
 func TestServeTornRequest(t *testing.T) {
 	var out bytes.Buffer
-	if err := resolve.Serve(t.Context(), strings.NewReader(`{"report":{}}`), &out, fake{}, resolve.Also{}); err == nil || out.Len() > 0 {
+	if err := resolve.Serve(t.Context(), strings.NewReader(`{"report":{}}`), &out, fake{}, nil); err == nil || out.Len() > 0 {
 		t.Errorf("found error %v and output %q, want an error and none", err, &out)
 	}
 }
@@ -66,7 +66,7 @@ func listen(t *testing.T) (socket string) {
 			}
 			go func() {
 				defer conn.Close()
-				resolve.Serve(context.Background(), conn, conn, fake{}, resolve.Also{})
+				resolve.Serve(context.Background(), conn, conn, fake{}, nil)
 			}()
 		}
 	}()
@@ -120,7 +120,7 @@ func FuzzServe(f *testing.F) {
 			}
 		}
 		var out bytes.Buffer
-		_ = resolve.Serve(t.Context(), bytes.NewReader(in), &out, fake{}, resolve.Also{})
+		_ = resolve.Serve(t.Context(), bytes.NewReader(in), &out, fake{}, nil)
 		if want, found := bytes.Count(in, []byte("\n")), bytes.Count(out.Bytes(), []byte("\n")); len(in) < 1<<20 && found != want {
 			t.Errorf("found %d responses to %d requests", found, want)
 		}

@@ -2,7 +2,10 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,32 +19,49 @@ import (
 const acceptTime = 2 * time.Second
 
 // Call has the worker at a socket do a call of the runtime; see [cni.Deputy]. It returns false if there is none, if it is none
-// for this process, and if it was killed, with all the locks that it held. For one that has accepted the call it waits: that
-// has the deadlines of the configuration, and stops what it does when this process ends.
+// for this process, and if it was killed, with all the locks that it held. For one that has accepted the call it waits, and executes
+// plugins of others for it: that has the deadlines of the configuration, and stops what it does when this process ends.
 //
 // It does without package net, whose poller and goroutines would be most of its work.
 func Call(socket string, environ []string, stdin []byte) (a cni.Answer, done bool) {
-	conn, err := dial(socket)
-	if err != nil {
-		return a, false
-	}
-	defer conn.Close()
 	texts := []string{"", string(stdin)}
 	for _, e := range environ {
 		if name, value, _ := strings.Cut(e, "="); isPassed(name) {
+			if isRelative(name, value) {
+				return a, false
+			}
 			texts = append(texts, e)
 			if name == "CNI_NETNS" {
 				texts[0] = here(value)
 			}
 		}
 	}
-	m, err := ask(conn, texts)
-	if err != nil || len(m) != 4 || m[0] != answered {
+	conn, err := dial(socket)
+	if err != nil {
 		return a, false
 	}
-	a = cni.Answer{Stdout: m[2], Stderr: m[3]}
-	a.ExitCode, err = strconv.Atoi(m[1])
-	return a, err == nil
+	defer conn.Close()
+	x := &execution{conn: conn}
+	defer func() { x.end(done) }()
+	for m, err := ask(conn, texts); ; m, err = receive(conn) {
+		switch {
+		case err != nil || len(m) == 0:
+			return a, false
+		case m[0] == execute:
+			err = x.begin(m[1:])
+		case m[0] == kill:
+			x.kill()
+		case m[0] == answered && len(m) == 4:
+			a = cni.Answer{Stdout: m[2], Stderr: m[3]}
+			a.ExitCode, err = strconv.Atoi(m[1])
+			return a, err == nil
+		default:
+			return a, false
+		}
+		if err != nil {
+			return a, false
+		}
+	}
 }
 
 // Ping returns an error if nobody answers at a socket.
@@ -55,26 +75,43 @@ func Ping(socket string) error {
 	return err
 }
 
-// ask sends a call, and returns the answer. That it is accepted, the worker does not say: it has read it then.
+// ask sends a call, and returns what the worker says first. That it has accepted the call, it does not say: it has read it then.
 func ask(conn *os.File, texts []string) ([]string, error) {
 	if _, err := conn.Write(encode(texts...)); err != nil {
 		return nil, err
 	}
-	fd := int(conn.Fd())
-	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(acceptTime/time.Millisecond)); n == 0 {
-		if unread, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || unread > 0 {
-			return nil, errors.Join(errLate, err)
+	switch says, err := poll(int(conn.Fd()), unix.POLLIN, acceptTime); {
+	case err != nil:
+		return nil, err
+	case !says:
+		unread, err := unix.IoctlGetInt(int(conn.Fd()), unix.SIOCOUTQ)
+		if err == nil && unread > 0 {
+			err = fmt.Errorf("the worker has not read the call within %s", acceptTime)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return receive(conn)
 }
 
-// errLate is that a call was not accepted in time.
-var errLate = errors.New("the worker has not read the call")
-
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
-func isPassed(name string) bool { return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" }
+func isPassed(name string) bool {
+	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == "BRAID_CALL"
+}
+
+// isRelative says whether a variable leads elsewhere in a process that is in another folder.
+func isRelative(name, value string) bool {
+	switch name {
+	case "CNI_NETNS":
+		return value != "" && !filepath.IsAbs(value)
+	case "CNI_PATH":
+		return slices.ContainsFunc(filepath.SplitList(value), func(dir string) bool { return !filepath.IsAbs(dir) })
+	default:
+		return false
+	}
+}
 
 func dial(socket string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -82,13 +119,27 @@ func dial(socket string) (*os.File, error) {
 		return nil, err
 	}
 	conn := os.NewFile(uintptr(fd), socket)
-	patience := unix.NsecToTimeval(int64(acceptTime)) // for room in the backlog, and in the buffer
+	patience := unix.NsecToTimeval(int64(acceptTime)) // for room in the backlog, and for the call
 	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); { // by signals of the runtime of Go, while the backlog is full
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		}
+	}
+	if err == nil {
+		err = isRoot(fd)
 	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
+}
+
+// isRoot returns an error if a socket is listened at by somebody who could not do the call, whatever is answered.
+func isRoot(fd int) error {
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err == nil && peer.Uid != 0 {
+		err = fmt.Errorf("process %d, which listens, is of user %d, not of root", peer.Pid, peer.Uid)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
@@ -19,7 +17,7 @@ import (
 
 // A Worker serves plugin processes. It is safe for concurrent use.
 type Worker struct {
-	// Plugin returns what does one call for a caller. What it can not do without executing something fails with
+	// Plugin returns what does one call for a caller. What only the process itself can do fails with
 	// [cni.ErrElsewhere], before anything is changed. Required.
 	Plugin func(Caller) cni.Plugin
 	// About is that of [cni.Run].
@@ -34,13 +32,15 @@ type Caller struct {
 	// Waits fails if the process has ended, or no longer waits, and does the call itself. If it does not fail while the lock of
 	// the container is held, nobody else does the call before that is released.
 	Waits func() error
+	// Execute has the process run the plugin of somebody else, which fails if that has ended.
+	Execute cni.Executor
 }
 
 // requestTime is how long a call may take to be read.
 const requestTime = 10 * time.Second
 
 // Serve does the one call that a connection brings. When the caller ends before, so does the context of the plugin, which undoes
-// an ADD.
+// an ADD; a DEL goes on.
 func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return err
@@ -56,25 +56,24 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 		}
 		return send(conn, elsewhere)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	go func() {
-		// There is nothing more to be read. A server that ends sets a deadline.
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			cancel(errGone)
-		}
-	}()
-	var stdout, stderr bytes.Buffer
-	caller := Caller{Stderr: &stderr, Waits: func() error { return waits(conn) }}
-	p := &noting{Plugin: w.Plugin(caller)}
-	code := cni.Run(ctx, p, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: printer{&stdout, caller}, Stderr: &stderr})
-	if errors.Is(p.err, cni.ErrElsewhere) {
+	working, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	x := newExecutor(conn, cancel)
+	x.del = env("CNI_COMMAND") == "DEL"
+	go x.listen()
+	s := &served{conn: conn}
+	s.Plugin = w.Plugin(Caller{Stderr: &s.stderr, Waits: s.waits, Execute: x.run})
+	code := cni.Run(working, s, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: s, Stderr: &s.stderr})
+	if errors.Is(s.err, cni.ErrElsewhere) {
 		return send(conn, elsewhere)
 	}
-	return send(conn, answered, strconv.Itoa(code), stdout.String(), stderr.String())
+	if code != 0 && ctx.Err() != nil {
+		return send(conn, elsewhere) // a plugin process has the time that this one has not any more
+	}
+	return send(conn, answered, strconv.Itoa(code), s.stdout.String(), s.stderr.String())
 }
 
 // call returns the environment and the standard input of a call, if it is one for this worker.
@@ -88,7 +87,12 @@ func call(texts []string) (env func(string) string, stdin string, ok bool) {
 		table[name] = value
 	}
 	env = func(name string) string { return table[name] }
-	return env, texts[1], texts[0] == here(env("CNI_NETNS"))
+	switch env("CNI_COMMAND") {
+	case "ADD", "DEL", "CHECK":
+		return env, texts[1], texts[0] == here(env("CNI_NETNS"))
+	default:
+		return nil, "", false
+	}
 }
 
 // isOutdated says whether there is another binary where this one was started from.
@@ -115,50 +119,13 @@ func waits(conn *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	fds := []unix.PollFd{{Events: unix.POLLRDHUP}}
-	control := raw.Control(func(fd uintptr) {
-		fds[0].Fd = int32(fd)
-		_, err = unix.Poll(fds, 0)
-	})
+	ended := false
+	control := raw.Control(func(fd uintptr) { ended, err = poll(int(fd), unix.POLLRDHUP, 0) })
 	if err := errors.Join(control, err); err != nil {
 		return err
 	}
-	if fds[0].Revents != 0 {
+	if ended {
 		return errGone
 	}
 	return nil
-}
-
-// A printer is standard output: nothing can be printed when the caller has ended, which makes [cni.Run] undo an ADD.
-type printer struct {
-	io.Writer
-	caller Caller
-}
-
-func (p printer) Write(b []byte) (int, error) {
-	if err := p.caller.Waits(); err != nil {
-		return 0, err
-	}
-	return p.Writer.Write(b)
-}
-
-// noting keeps the error of a plugin.
-type noting struct {
-	cni.Plugin
-	err error
-}
-
-func (n *noting) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
-	res, n.err = n.Plugin.Add(ctx, req)
-	return res, n.err
-}
-
-func (n *noting) Del(ctx context.Context, req *cni.Request) error {
-	n.err = n.Plugin.Del(ctx, req)
-	return n.err
-}
-
-func (n *noting) Check(ctx context.Context, req *cni.Request) error {
-	n.err = n.Plugin.Check(ctx, req)
-	return n.err
 }

@@ -5,8 +5,8 @@
 //
 // Nothing depends on a worker. A plugin process that finds none, or one that is of another build or sees another file system,
 // another network or another pod's namespace at the path it is given, does the call itself; and so it does when the worker is killed
-// in the middle, since it then finds in the journal what the worker has begun. A worker executes nothing: calls that need the plugin
-// of somebody else it gives back.
+// in the middle, since it then finds in the journal what the worker has begun. A worker executes nothing: the plugins of others
+// it has the plugin process run ([Caller].Execute), which is where the runtime has placed it, with the environment that they expect.
 package worker
 
 import (
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,25 @@ const (
 const (
 	answered  = "answered"  // with the exit code, standard output and standard error
 	elsewhere = "elsewhere" // nothing has been done
+	execute   = "execute"   // the plugin of somebody else, one at a time, while the call is under way
+	kill      = "kill"      // what is being executed
 )
+
+// What a plugin process says after the call.
+const (
+	executed = "executed" // with what came of it
+	stop     = "stop"     // the call is to end, and to be undone; what that takes is executed still
+)
+
+// poll says whether something has happened at a socket, or does within a time, to the millisecond.
+func poll(fd int, events int16, within time.Duration) (bool, error) {
+	for { // a signal interrupts even what does not wait
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, int(within/time.Millisecond))
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0, err
+		}
+	}
+}
 
 func encode(texts ...string) []byte {
 	b := make([]byte, lengthSize)

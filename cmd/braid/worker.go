@@ -30,7 +30,7 @@ func work(socket, about string) error {
 	defer host.Close()
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
-		d.Caller = c.Waits
+		d.Caller, d.Executor = c.Waits, c.Execute
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")

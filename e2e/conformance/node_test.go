@@ -25,6 +25,7 @@ import (
 
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/internal/refplugins"
+	"github.com/braid-cni/braid/worker"
 )
 
 // A dict is a JSON object.
@@ -131,18 +132,25 @@ func (n *node) startDaemon() {
 	const health = "127.0.0.1:9477"
 	start(n, n.ns, filepath.Join(n.suite.bin, "braidd"), "daemon", "--kubeconfig", n.suite.kubeconfig, "--cni-dir", filepath.Join(n.dir, "state"),
 		"--socket", n.socket(), "--dhcp-socket", "", "--node-name", nodeName, "--listen", health, "--log-level", "error")
-	until(n.T, func() (ready bool) {
+	get := func(path string) (answer []byte) {
 		n.ns.Do(n, func() {
 			c, err := net.Dial("tcp", health)
 			if err != nil {
 				return
 			}
 			defer c.Close()
-			fmt.Fprint(c, "GET /readyz HTTP/1.0\r\n\r\n")
-			answer, err := io.ReadAll(c)
-			ready = err == nil && bytes.Contains(answer, []byte(" 200 "))
+			fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", path)
+			answer, _ = io.ReadAll(c) // what there is of it
 		})
-		return ready
+		return answer
+	}
+	until(n.T, func() bool {
+		return bytes.Contains(get("/readyz"), []byte(" 200 ")) && worker.Ping(worker.SocketOf(n.socket())) == nil
+	})
+	n.Cleanup(func() {
+		if bytes.Contains(get("/metrics"), []byte("\nbraid_worker_calls_total{")) {
+			n.suite.byWorker.Add(1)
+		}
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/braid-cni/braid/e2e/cluster"
@@ -131,6 +132,8 @@ type suite struct {
 	cluster    *cluster.Cluster
 	kubeconfig string
 
+	byWorker atomic.Int64 // nodes on which calls were done by the daemon's worker
+
 	mu       sync.Mutex
 	verdicts map[string]verdict
 }
@@ -144,6 +147,11 @@ func TestClauses(t *testing.T) {
 	s := &suite{t: t, impl: theImplementation(), bin: nettest.Binaries(), verdicts: map[string]verdict{}}
 	s.reference = s.referencePlugins()
 	t.Cleanup(s.report)
+	t.Cleanup(func() {
+		if s.impl.daemon && s.byWorker.Load() == 0 {
+			t.Error("no call was done by the daemon's worker")
+		}
+	})
 	all := clauses()
 	for _, id := range sortedRows() {
 		if !slices.ContainsFunc(all, func(c clause) bool { return c.row == id }) {

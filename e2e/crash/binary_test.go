@@ -15,7 +15,7 @@ import (
 func TestBrokenBinary(t *testing.T) {
 	t.Parallel()
 	tally := newTally(t)
-	within(t, func(w *world) {
+	bothWays(t, func(t *testing.T, w *world) {
 		sound, err := os.ReadFile(filepath.Join(binaries(), "third"))
 		w.must(err)
 		w.bin = t.TempDir()

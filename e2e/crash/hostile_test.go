@@ -17,7 +17,7 @@ import (
 func TestHostilePlugin(t *testing.T) {
 	t.Parallel()
 	tally := newTally(t)
-	within(t, func(w *world) {
+	bothWays(t, func(t *testing.T, w *world) {
 		w.settle()
 		for _, tt := range []struct {
 			mode  string

@@ -170,12 +170,6 @@ func (w *world) settle() {
 	first := w.pod()
 	first.mustAdd()
 	w.must(first.del())
-	w.eventually("the daemon has deleted interfaces", func() string {
-		if n := w.deletions.Load(); n != 2 { // those of the cluster's network and of the card, the others between them and after
-			return fmt.Sprintf("%d times, want 2", n)
-		}
-		return ""
-	})
 	first.ns.Remove(w)
 	w.baseline = w.state()
 	w.eventually("the server has the lease back", func() string {

@@ -4,7 +4,6 @@ package crash
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/braid-cni/braid/e2e/crash/tracer"
@@ -17,9 +16,9 @@ func TestOneProcess(t *testing.T) {
 	within(t, func(w *world) {
 		w.settle()
 		p := w.pod()
+		p.name = "plain"
 		call := func(verb string, config []byte) *tracer.Result {
-			env := strings.Join(p.env(verb, p.ns.Path()), "\n")
-			c := braid(p, strings.Split(strings.Replace(env, "K8S_POD_NAME=web", "K8S_POD_NAME=plain", 1), "\n"), config)
+			c := braid(p, p.env(verb, p.ns.Path()), config)
 			var started []string
 			c.At = func(call *tracer.Call) tracer.Action {
 				if call.Name == "clone" || call.Name == "clone3" {

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +62,8 @@ type world struct {
 	stopKeeper  func()
 	server      *os.Process // the DHCP server
 	leaseKeeper *os.Process
-	deletions   atomic.Int32 // of interfaces, by the daemon in place of a DEL
+
+	workerProcess *os.Process
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
 	baseline state // what there is beside the pods that come and go
@@ -189,11 +189,6 @@ func (w *world) daemon() (stop func()) {
 		Socket:   filepath.Join(w.dir, "braidd.sock"),
 		Resolver: &resolver{manifests.Resolver{Dir: filepath.Join(w.dir, "manifests")}},
 		Log:      slog.New(slog.DiscardHandler),
-		Served: func(r server.Request) {
-			if r.Verb == server.DeleteLinks && r.Outcome == resolve.Success {
-				w.deletions.Add(1)
-			}
-		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -252,6 +247,7 @@ func wait(wrong func() string) (complaint string) {
 type pod struct {
 	*world
 	id     string
+	name   string // of the pod in Kubernetes
 	ns     *nettest.NS
 	result json.RawMessage // of its ADD
 	gone   bool            // its namespace has been removed
@@ -291,14 +287,14 @@ func (p *pod) inside() (things []string) {
 
 func (w *world) pod() *pod {
 	w.pods++
-	return &pod{world: w, id: fmt.Sprint("c", w.pods), ns: nettest.NewNS(w)}
+	return &pod{world: w, id: fmt.Sprint("c", w.pods), name: "web", ns: nettest.NewNS(w)}
 }
 
 // env is that of a call for the pod.
 func (p *pod) env(command, netns string) []string {
 	return []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + p.bin,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web", "PATH=" + os.Getenv("PATH"),
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=" + p.name, "PATH=" + os.Getenv("PATH"),
 	}
 }
 

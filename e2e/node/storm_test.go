@@ -50,6 +50,9 @@ func testStorm(t *testing.T, n *Node) {
 	if asked != count || added != count {
 		t.Errorf("the daemon has answered %v questions for %v ADDs, want one for each of %d", asked, added, count)
 	}
+	if done := grown("braid_worker_calls_total", `verb="ADD"`); done != count {
+		t.Errorf("the worker has done %v ADDs of %d", done, count)
+	}
 	// Of the API server nothing is asked for a pod; it is told one thing and three events.
 	if asked = grown("braid_api_requests_total", `verb="get"`) + grown("braid_api_requests_total", `verb="list"`); asked > 0 {
 		t.Errorf("the daemon has asked the API server %v times:\n%s", asked, after.lines("braid_api_requests_total"))

@@ -20,6 +20,11 @@ func withDaemon(w *world) {
 		Socket:   socket,
 		Resolver: &queue{manifests.Resolver{Dir: filepath.Join(w.dir, "manifests")}},
 		Log:      slog.New(slog.DiscardHandler),
+		Observe: func(o *resolve.Observation) {
+			if o.Worker {
+				w.byWorker.Add(1)
+			}
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

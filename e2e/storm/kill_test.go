@@ -28,61 +28,63 @@ func TestKilled(t *testing.T) {
 		{"DEL, then DEL", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).delAfter, true, 7},
 		{"DEL, then ADD", func(p *pod) *call { return p.startDel(nil) }, true, (*pod).addAfter, false, 7},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.begin()
-			var kills, survived atomic.Int64
-			workers(atWork, func(int) {
-				p := w.pod()
-				for range rounds(tt.rounds) {
-					if tt.had {
-						w.ok(p.add())
-					}
-					p.result = nil
-					c := tt.victim(p)
-					g, err := make(gate), make(chan error)
-					go func() { err <- tt.then(p, g) }()
-					time.Sleep(rand.N(120 * time.Millisecond))
-					early := rand.N(3) == 0 // the follower begins before the kill
-					if !early {
-						c.kill()
-					}
-					time.Sleep(rand.N(time.Millisecond))
-					close(g)
-					if early {
-						time.Sleep(rand.N(20 * time.Millisecond))
-						c.kill()
-					}
-					followed := <-err
-					w.ok(followed)
-					_, _ = c.wait()
-					if c.killed() {
-						kills.Add(1)
-					} else {
-						survived.Add(1)
-					}
-					switch {
-					case tt.gone:
-						if early && p.record() != nil { // it came before the ADD did anything
-							w.ok(p.del())
+		for _, by := range bothWays {
+			t.Run(tt.name+by.name, func(t *testing.T) {
+				w := newWorld(t, by.option)
+				w.begin()
+				var kills, survived atomic.Int64
+				workers(atWork, func(int) {
+					p := w.pod()
+					for range rounds(tt.rounds) {
+						if tt.had {
+							w.ok(p.add())
 						}
-						p.gone()
-					case followed == nil:
-						p.stands([][]byte{p.result})
 						p.result = nil
-						w.ok(p.del())
-						p.gone()
+						c := tt.victim(p)
+						g, err := make(gate), make(chan error)
+						go func() { err <- tt.then(p, g) }()
+						time.Sleep(rand.N(120 * time.Millisecond))
+						early := rand.N(3) == 0 // the follower begins before the kill
+						if !early {
+							c.kill()
+						}
+						time.Sleep(rand.N(time.Millisecond))
+						close(g)
+						if early {
+							time.Sleep(rand.N(20 * time.Millisecond))
+							c.kill()
+						}
+						followed := <-err
+						w.ok(followed)
+						_, _ = c.wait()
+						if c.killed() {
+							kills.Add(1)
+						} else {
+							survived.Add(1)
+						}
+						switch {
+						case tt.gone:
+							if early && p.record() != nil { // it came before the ADD did anything
+								w.ok(p.del())
+							}
+							p.gone()
+						case followed == nil:
+							p.stands([][]byte{p.result})
+							p.result = nil
+							w.ok(p.del())
+							p.gone()
+						}
 					}
+				})
+				t.Logf("%d were killed, %d had come to their end", kills.Load(), survived.Load())
+				if kills.Load() < survived.Load()/4 {
+					t.Error("too few were killed")
 				}
+				w.tidied()
+				w.end()
+				w.note("calls killed at some moment", int(kills.Load()))
 			})
-			t.Logf("%d were killed, %d had come to their end", kills.Load(), survived.Load())
-			if kills.Load() < survived.Load()/4 {
-				t.Error("too few were killed")
-			}
-			w.tidied()
-			w.end()
-			w.note("calls killed at some moment", int(kills.Load()))
-		})
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ func TestMany(t *testing.T) {
 	}{
 		{"child", func(*world) {}},
 		{"daemon", withDaemon},
+		{"worker", withWorker},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, tt.option)

@@ -33,50 +33,52 @@ func TestSameContainer(t *testing.T) {
 		{"DEL and the next ADD", 1, 1, true, 4},
 		{"three ADDs and three DELs", 3, 3, false, 3},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.begin()
-			var stood, lost atomic.Int64
-			workers(atWork, func(int) {
-				p := w.pod()
-				for range rounds(tt.rounds) {
-					if tt.had {
-						w.ok(p.add())
-					}
-					made := p.race(tt.adds, tt.dels)
-					switch {
-					case tt.dels == 0 && len(made) != 1:
-						t.Errorf("%d ADDs of %s at once: %d made it", tt.adds, p.id, len(made))
-					case len(made) > tt.dels+1:
-						t.Errorf("%d ADDs of %s made it, beside %d DELs", len(made), p.id, tt.dels)
-					}
-					if r := p.record(); r == nil {
-						lost.Add(1)
-						p.gone()
-					} else {
-						stood.Add(1)
-						p.stands(made)
-					}
-					// At the end the runtime has one of the two. What came last was not heard of by it.
-					if rand.N(2) == 0 {
+		for _, by := range bothWays {
+			t.Run(tt.name+by.name, func(t *testing.T) {
+				w := newWorld(t, by.option)
+				w.begin()
+				var stood, lost atomic.Int64
+				workers(atWork, func(int) {
+					p := w.pod()
+					for range rounds(tt.rounds) {
+						if tt.had {
+							w.ok(p.add())
+						}
+						made := p.race(tt.adds, tt.dels)
+						switch {
+						case tt.dels == 0 && len(made) != 1:
+							t.Errorf("%d ADDs of %s at once: %d made it", tt.adds, p.id, len(made))
+						case len(made) > tt.dels+1:
+							t.Errorf("%d ADDs of %s made it, beside %d DELs", len(made), p.id, tt.dels)
+						}
+						if r := p.record(); r == nil {
+							lost.Add(1)
+							p.gone()
+						} else {
+							stood.Add(1)
+							p.stands(made)
+						}
+						// At the end the runtime has one of the two. What came last was not heard of by it.
+						if rand.N(2) == 0 {
+							p.result = nil
+							w.ok(p.del())
+							p.gone()
+							w.ok(p.del())
+						}
+						if err := p.add(); err == nil || !strings.Contains(err.Error(), refused) {
+							w.ok(err)
+							p.stands([][]byte{p.result})
+						}
 						p.result = nil
 						w.ok(p.del())
 						p.gone()
-						w.ok(p.del())
 					}
-					if err := p.add(); err == nil || !strings.Contains(err.Error(), refused) {
-						w.ok(err)
-						p.stands([][]byte{p.result})
-					}
-					p.result = nil
-					w.ok(p.del())
-					p.gone()
-				}
+				})
+				t.Logf("%d times an ADD came last, %d times a DEL", stood.Load(), lost.Load())
+				w.end()
+				w.note("races of calls for one container", int(stood.Load()+lost.Load()))
 			})
-			t.Logf("%d times an ADD came last, %d times a DEL", stood.Load(), lost.Load())
-			w.end()
-			w.note("races of calls for one container", int(stood.Load()+lost.Load()))
-		})
+		}
 	}
 }
 

@@ -53,6 +53,9 @@ type world struct {
 	keys     string   // of the entry configuration: who answers for the API server
 	kept     []string // folders of others, besides those of addresses and of the plugin
 
+	killWorker func()       // which another one follows; nil if there is no worker
+	byWorker   atomic.Int64 // calls that a worker has done
+
 	witness  *pod        // lives from the begin to the end, and is to lose nothing
 	baseline stock.Stock // what there is beside the pods that come and go
 	pods     atomic.Int64
@@ -142,6 +145,10 @@ func (w *world) end() {
 	w.must(w.witness.del())
 	w.witness.empty()
 	w.note("processes of the plugin in storms", int(w.calls.Load()))
+	// All but some that a GC, a sweep or a DEL without a record is about, and that were killed.
+	if n := w.byWorker.Load(); w.killWorker != nil && n < w.calls.Load()/20 {
+		w.Errorf("%d of %d calls were done by a worker", n, w.calls.Load())
+	}
 }
 
 // stock is all that pods have on the node.

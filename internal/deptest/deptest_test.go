@@ -61,6 +61,9 @@ func TestBraidLinksLittle(t *testing.T) {
 		if why, ok := keptOut(imported); !ok {
 			t.Errorf("cmd/braid links %s by way of %s: %s", imported, by, why)
 		}
+		if match("node/...", by) && !slices.ContainsFunc(ofDaemonInBraid, func(r struct{ imports, why string }) bool { return match(r.imports, by) }) {
+			t.Errorf("cmd/braid links %s, which is of the daemon, and not on the list of what it may", by)
+		}
 	})
 }
 

@@ -12,6 +12,7 @@ var layers = []layer{
 	}},
 	{"parts", []string{
 		"chain", "journal", "resolve/...", "confdir", "ipam", "ipam/dhcp/...", "netdev/...", "nft",
+		"worker", // it serves any cni.Plugin, and knows none: the program puts the delegator in
 	}},
 	{"vocabulary", []string{"conf", "cni"}},
 	{"internal", []string{"internal/..."}},
@@ -107,6 +108,11 @@ var linkedByBraid = []struct{ imports, why string }{
 	{"golang.org/x/net/ipv6", "router advertisements"},
 	{"golang.org/x/sync/errgroup", "attachments that go together"},
 	{"golang.org/x/sys/unix", "locks and namespaces"},
+}
+
+// ofDaemonInBraid are the packages of the daemon that cmd/braid may link.
+var ofDaemonInBraid = []struct{ imports, why string }{
+	{"node/server", "a worker, which is cmd/braid, listens as the daemon does: for root, bounded, one after the other"},
 }
 
 // notInResolve are packages that cmd/braid-resolve, which an ADD without the daemon starts anew, and the packages of Braid

@@ -36,7 +36,7 @@ func scenario(t *testing.T) *Metrics {
 		{Type: "macvlan", Network: "lan", Interface: "net1", Verb: "ADD", Outcome: "11", Seconds: 30},
 		{Type: "macvlan", Network: "lan", Interface: "net1", Verb: "DEL", Outcome: resolve.Success, Seconds: 0.01},
 	}})
-	m.Observe(&resolve.Observation{Verb: "DEL", Outcome: "117", Seconds: 0.3})
+	m.Observe(&resolve.Observation{Verb: "DEL", Outcome: "117", Seconds: 0.3, Worker: true})
 
 	m.Resolved(Cache, nil, 80*time.Microsecond)
 	m.Resolved(Live, &resolve.Error{Reason: resolve.Unavailable}, 15*time.Second)

@@ -3,6 +3,7 @@
 package workerproc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,30 +27,34 @@ type Process struct {
 	Socket string
 	// Stderr gets what the worker logs.
 	Stderr io.Writer
+
+	LookInterval time.Duration // between two looks for a binary that is not there; default 5 s
+	PingInterval time.Duration // between two questions whether the worker answers; default 10 s
 }
 
-const (
-	lookInterval = 5 * time.Second  // between two looks for a binary that is not there
-	pingInterval = 10 * time.Second // between two questions whether the worker answers
-	maxUnheard   = 3                // questions that it may leave without an answer
-)
+// maxUnheard is how many questions a worker may leave without an answer.
+const maxUnheard = 3
 
 // Run runs a worker until ctx ends. One that ends by itself without an error does so because the binary is another one by now:
-// that is run then. Any other end is an error.
+// that is run then. Any other end is an error, also that of a binary which knows of no worker: it has nothing to do, and ends.
 func (p *Process) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		path, err := p.path()
+		path, binary, err := p.look()
 		if err != nil {
 			return err
 		}
-		if path == "" {
+		if binary == nil {
 			select {
 			case <-ctx.Done():
-			case <-time.After(lookInterval):
+			case <-time.After(cmp.Or(p.LookInterval, 5*time.Second)):
 			}
 			continue
 		}
-		if err := p.once(ctx, path); err != nil && ctx.Err() == nil {
+		err = p.once(ctx, path)
+		if _, now, lookErr := p.look(); err == nil && lookErr == nil && now != nil && os.SameFile(binary, now) {
+			err = errors.New("it has ended, and its binary is the same")
+		}
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("%s worker: %w", path, err)
 		}
 	}
@@ -72,7 +77,7 @@ func (p *Process) watch(ctx context.Context, process *os.Process) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pingInterval):
+		case <-time.After(cmp.Or(p.PingInterval, 10*time.Second)):
 		}
 		if err := worker.Ping(filepath.Join(p.Root, p.Socket)); err == nil {
 			heard, unheard = true, 0
@@ -83,13 +88,13 @@ func (p *Process) watch(ctx context.Context, process *os.Process) {
 	_ = process.Kill()
 }
 
-func (p *Process) path() (string, error) {
-	path, err := p.Path()
-	if err != nil || path == "" {
-		return "", err
+// look returns where the binary is installed, and what is there: nil if nothing is.
+func (p *Process) look() (path string, binary fs.FileInfo, err error) {
+	if path, err = p.Path(); err != nil || path == "" {
+		return "", nil, err
 	}
-	if _, err := os.Stat(filepath.Join(p.Root, path)); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+	if binary, err = os.Stat(filepath.Join(p.Root, path)); errors.Is(err, fs.ErrNotExist) {
+		return path, nil, nil
 	}
-	return path, nil
+	return path, binary, err
 }

@@ -1,0 +1,26 @@
+package cni
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+)
+
+// callEnv names a call to the deputy of a plugin process.
+const callEnv = "BRAID_CALL"
+
+func newCallID() string { return strconv.FormatUint(rand.Uint64(), 36) }
+
+type callIDKey struct{}
+
+// WithCallID returns a context whose call has a name. A plugin process and its [Deputy] give one call the same name, and no other
+// call has it: so a process that takes a call over knows what its deputy has done for it, when that was killed.
+func WithCallID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, callIDKey{}, id)
+}
+
+// CallID returns the name of a call; empty if it has none.
+func CallID(ctx context.Context) string {
+	id, _ := ctx.Value(callIDKey{}).(string)
+	return id
+}
