@@ -163,6 +163,9 @@ func TestValues(t *testing.T) {
 		{"repair", []string{"repair=true"}, func(t *testing.T, _, daemon corev1.Container, _ corev1.PodSpec) {
 			wantArgs(t, daemon, "--repair")
 		}},
+		{"no worker", []string{"worker=false"}, func(t *testing.T, _, daemon corev1.Container, _ corev1.PodSpec) {
+			wantArgs(t, daemon, "--worker=false")
+		}},
 		{"scheduling", []string{"nodeSelector.pool=edge", "priorityClassName=mine", `imagePullSecrets[0].name=secret`}, func(t *testing.T, _, _ corev1.Container, spec corev1.PodSpec) {
 			if spec.NodeSelector["pool"] != "edge" || spec.NodeSelector["kubernetes.io/os"] != "linux" || spec.PriorityClassName != "mine" || len(spec.ImagePullSecrets) != 1 {
 				t.Errorf("found %v, %s, %v", spec.NodeSelector, spec.PriorityClassName, spec.ImagePullSecrets)

@@ -63,9 +63,9 @@ func daemonCommand() *cobra.Command {
 		Use:   "daemon",
 		Short: "serve the plugin on a node of a cluster",
 		Long: "Answers the plugin's questions on a unix socket, writes network-status and events, keeps DHCP leases, undoes what\n" +
-			"is left of containers that are gone, and keeps the installation as it should be, until it is stopped. The plugin\n" +
-			"works without it too, only slower. Two on one node take turns: the second one serves when the first is stopped, so\n" +
-			"that an upgrade leaves no gap.",
+			"is left of containers that are gone, and keeps the installation as it should be, until it is stopped. A child of it,\n" +
+			"the worker, does calls in place of plugin processes. The plugin works without both, only slower. Two on one node take\n" +
+			"turns: the second one serves when the first is stopped, so that an upgrade leaves no gap.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.ErrOrStderr()) },
 	}
