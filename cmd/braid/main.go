@@ -60,7 +60,7 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	child := &resolve.Child{Path: filepath.Join(dir, "braidd"), Args: []string{"resolve"}}
 	if c.Manifests == "" && exists(filepath.Join(dir, "braid-resolve")) { // it is not where only half of an upgrade has come
 		// It does one thing after the other.
-		child = &resolve.Child{Path: filepath.Join(dir, "braid-resolve"), Env: append(os.Environ(), "GOMAXPROCS=1")}
+		child = &resolve.Child{Path: filepath.Join(dir, "braid-resolve"), Env: append([]string{"GOMAXPROCS=1"}, os.Environ()...)}
 	}
 	if _, err := os.Stat(child.Path); err != nil {
 		return nil, err
