@@ -9,10 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -23,7 +21,6 @@ import (
 )
 
 func main() {
-	debug.SetGCPercent(400) // an ADD ends before there is garbage to speak of: the first collection is at 16 MiB
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "braid-resolve:", err)
 		os.Exit(1)
@@ -39,9 +36,8 @@ func run(args []string) error {
 	if err != nil {
 		return become(args, err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	return resolve.ServeStdio(ctx, r)
+	// A signal ends it at once: there is nothing to be undone, and to wait for signals would take a thread.
+	return resolve.Serve(context.Background(), os.Stdin, os.Stdout, r, resolve.Also{})
 }
 
 // open understands the command lines that braid has for a cluster.
