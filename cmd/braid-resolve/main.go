@@ -1,5 +1,8 @@
 // Command braid-resolve is `braidd resolve`, quickly: where there is no daemon, every ADD starts it anew. It reads plain
 // kubeconfigs, as `braidd install` writes them. For anything else it becomes braidd, which lies beside it.
+//
+// BRAID_TLS_SESSION in the environment is the path of a file where the TLS session with the API server is kept from one ADD to
+// the next; it may be missing. No flag: there is a version of it that does not know one.
 package main
 
 import (
@@ -55,6 +58,9 @@ func open(args []string) (resolve.Resolver, error) {
 	server, err := api.Login(*kubeconfig)
 	if err != nil {
 		return nil, err
+	}
+	if session := os.Getenv("BRAID_TLS_SESSION"); session != "" {
+		server.KeepSession(session)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	return &devices.Resolver{Resolver: api.New(server, api.Options{Log: log}), Socket: *podResources}, nil

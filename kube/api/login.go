@@ -44,9 +44,9 @@ func Login(kubeconfig string) (*Server, error) {
 		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
+	var authority []byte
 	if cluster.CAFile != "" || cluster.CA != "" {
-		authority, err := files.read(cluster.CAFile, cluster.CA)
-		if err != nil {
+		if authority, err = files.read(cluster.CAFile, cluster.CA); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.RootCAs = x509.NewCertPool()
@@ -79,6 +79,7 @@ func Login(kubeconfig string) (*Server, error) {
 	}
 	return &Server{
 		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
+		trust: trust, authority: authority,
 	}, nil
 }
 
