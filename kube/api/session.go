@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/braid-cni/braid/internal/atomicfile"
@@ -17,7 +16,7 @@ const maxSession = 64 << 10
 
 // KeepSession has the TLS session with the server outlive this process, in a file that this user alone can read: the next
 // process need not verify the server's certificates, nor the server sign anything, which takes it a millisecond with a key
-// of RSA. If need be, the folder of the file is made. It is to be called before the first request.
+// of RSA. It is to be called before the first request.
 //
 // A session is used with the server and the authority that it was made with. One that is missing, damaged, too old or
 // unknown to the server costs nothing but the handshake that it would have saved. None is kept where a client certificate is
@@ -83,6 +82,7 @@ func (s *session) keep(c *tls.ClientSessionState) error {
 	}
 	b := binary.BigEndian.AppendUint32(bytes.Clone(s.with), uint32(len(ticket)))
 	b = append(append(b, ticket...), encoded...)
-	_ = os.Mkdir(filepath.Dir(s.path), 0o755)
-	return atomicfile.Write(s.path, b, 0o600)
+	// Two processes may write at the same time. What comes of it is a good file, or a damaged one, which costs one more
+	// handshake; a file for each would be left by each that is killed.
+	return atomicfile.Replace(s.path+".tmp", s.path, b, 0o600)
 }

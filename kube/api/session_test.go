@@ -34,7 +34,7 @@ type resuming struct {
 func newResuming(t *testing.T, user string) *resuming {
 	t.Helper()
 	dir := t.TempDir()
-	r := &resuming{T: t, kubeconfig: filepath.Join(dir, "kubeconfig"), session: filepath.Join(dir, "run", "session")}
+	r := &resuming{T: t, kubeconfig: filepath.Join(dir, "kubeconfig"), session: filepath.Join(dir, "session")}
 	r.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.resumed.Store(req.TLS.DidResume)
 		_, _ = w.Write([]byte(`{"metadata":{"uid":"u"}}`))
@@ -114,9 +114,6 @@ func TestSessionIsKept(t *testing.T) {
 func TestSessionOfOthers(t *testing.T) {
 	r, other := newResuming(t, withToken), newResuming(t, withToken)
 	r.ask()
-	if err := os.MkdirAll(filepath.Dir(other.session), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	other.write(other.session, r.kept())
 	if other.ask() {
 		t.Error("resumed the session with another server")
