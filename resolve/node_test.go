@@ -76,6 +76,8 @@ func (d *daemon) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, conn := range d.conns {
+		// A child that another test is starting has a copy of the descriptor for a moment, and so the connection would be there.
+		_ = conn.(*net.UnixConn).CloseRead()
 		conn.Close()
 	}
 	d.conns = nil

@@ -1,5 +1,8 @@
 // Command braid-resolve is `braidd resolve`, quickly: where there is no daemon, every ADD starts it anew. It reads plain
 // kubeconfigs, as `braidd install` writes them. For anything else it becomes braidd, which lies beside it.
+//
+// BRAID_TLS_SESSION in the environment is the path of a file where the TLS session with the API server is kept from one ADD to
+// the next; it may be missing. No flag: there is a version of it that does not know one.
 package main
 
 import (
@@ -9,10 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -23,7 +24,6 @@ import (
 )
 
 func main() {
-	debug.SetGCPercent(400) // an ADD ends before there is garbage to speak of: the first collection is at 16 MiB
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "braid-resolve:", err)
 		os.Exit(1)
@@ -39,9 +39,8 @@ func run(args []string) error {
 	if err != nil {
 		return become(args, err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	return resolve.ServeStdio(ctx, r)
+	// A signal ends it at once: there is nothing to be undone, and to wait for signals would take a thread.
+	return resolve.Serve(context.Background(), os.Stdin, os.Stdout, r, nil)
 }
 
 // open understands the command lines that braid has for a cluster.
@@ -59,6 +58,9 @@ func open(args []string) (resolve.Resolver, error) {
 	server, err := api.Login(*kubeconfig)
 	if err != nil {
 		return nil, err
+	}
+	if session := os.Getenv("BRAID_TLS_SESSION"); session != "" {
+		server.KeepSession(session)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	return &devices.Resolver{Resolver: api.New(server, api.Options{Log: log}), Socket: *podResources}, nil

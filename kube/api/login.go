@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v2"
 )
 
 // ErrNotPlain tells that a kubeconfig has more in it than [Login] knows. client-go knows all.
@@ -44,9 +44,9 @@ func Login(kubeconfig string) (*Server, error) {
 		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
+	var authority []byte
 	if cluster.CAFile != "" || cluster.CA != "" {
-		authority, err := files.read(cluster.CAFile, cluster.CA)
-		if err != nil {
+		if authority, err = files.read(cluster.CAFile, cluster.CA); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.RootCAs = x509.NewCertPool()
@@ -79,6 +79,7 @@ func Login(kubeconfig string) (*Server, error) {
 	}
 	return &Server{
 		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
+		trust: trust, authority: authority,
 	}, nil
 }
 
@@ -86,42 +87,42 @@ func notPlain(err error) error { return fmt.Errorf("%w: %v", ErrNotPlain, err) }
 
 // A plainConfig is what Login knows of a kubeconfig.
 type plainConfig struct {
-	APIVersion     string   `json:"apiVersion"`
-	Kind           string   `json:"kind"`
-	Preferences    struct{} `json:"preferences"`
-	CurrentContext string   `json:"current-context"`
+	APIVersion     string   `yaml:"apiVersion"`
+	Kind           string   `yaml:"kind"`
+	Preferences    struct{} `yaml:"preferences"`
+	CurrentContext string   `yaml:"current-context"`
 	Contexts       []struct {
-		Name    string `json:"name"`
+		Name    string `yaml:"name"`
 		Context struct {
-			Cluster   string `json:"cluster"`
-			User      string `json:"user"`
-			Namespace string `json:"namespace"`
-		} `json:"context"`
-	} `json:"contexts"`
+			Cluster   string `yaml:"cluster"`
+			User      string `yaml:"user"`
+			Namespace string `yaml:"namespace"`
+		} `yaml:"context"`
+	} `yaml:"contexts"`
 	Clusters []struct {
-		Name    string       `json:"name"`
-		Cluster plainCluster `json:"cluster"`
-	} `json:"clusters"`
+		Name    string       `yaml:"name"`
+		Cluster plainCluster `yaml:"cluster"`
+	} `yaml:"clusters"`
 	Users []struct {
-		Name string    `json:"name"`
-		User plainUser `json:"user"`
-	} `json:"users"`
+		Name string    `yaml:"name"`
+		User plainUser `yaml:"user"`
+	} `yaml:"users"`
 }
 
 type plainCluster struct {
-	Server     string `json:"server"`
-	CAFile     string `json:"certificate-authority"`
-	CA         string `json:"certificate-authority-data"`
-	ServerName string `json:"tls-server-name"`
+	Server     string `yaml:"server"`
+	CAFile     string `yaml:"certificate-authority"`
+	CA         string `yaml:"certificate-authority-data"`
+	ServerName string `yaml:"tls-server-name"`
 }
 
 type plainUser struct {
-	Token     string `json:"token"`
-	TokenFile string `json:"tokenFile"`
-	CertFile  string `json:"client-certificate"`
-	Cert      string `json:"client-certificate-data"`
-	KeyFile   string `json:"client-key"`
-	Key       string `json:"client-key-data"`
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"tokenFile"`
+	CertFile  string `yaml:"client-certificate"`
+	Cert      string `yaml:"client-certificate-data"`
+	KeyFile   string `yaml:"client-key"`
+	Key       string `yaml:"client-key-data"`
 }
 
 // current returns what the current context names. Where two say the same thing, client-go knows which one counts.

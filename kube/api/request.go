@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,10 @@ type Server struct {
 
 	Credentials string // where they come from, for messages: "kubeconfig FILE"
 	Rereads     bool   // the credentials may be others in a moment
+
+	// What Login has found.
+	trust     *tls.Config
+	authority []byte // certificates; nil for those of the system
 }
 
 // A request is sent to an API server.

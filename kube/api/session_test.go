@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/braid-cni/braid/kube/api"
+	"github.com/braid-cni/braid/resolve"
+)
+
+// A resuming is an API server, and what clients of it keep.
+type resuming struct {
+	*testing.T
+	http       *httptest.Server
+	kubeconfig string
+	session    string
+	resumed    atomic.Bool // as the last request was
+}
+
+func newResuming(t *testing.T, user string) *resuming {
+	t.Helper()
+	dir := t.TempDir()
+	r := &resuming{T: t, kubeconfig: filepath.Join(dir, "kubeconfig"), session: filepath.Join(dir, "session")}
+	r.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.resumed.Store(req.TLS.DidResume)
+		_, _ = w.Write([]byte(`{"metadata":{"uid":"u"}}`))
+	}))
+	r.http.EnableHTTP2 = true
+	r.http.StartTLS()
+	t.Cleanup(r.http.Close)
+	r.write(filepath.Join(dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.http.Certificate().Raw}))
+	r.write(r.kubeconfig, fmt.Appendf(nil, `{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+		"clusters": [{"name": "a", "cluster": {"server": %q, "certificate-authority": "ca.crt"}}], "users": [{"name": "a", "user": %s}]}`,
+		r.http.URL, user))
+	return r
+}
+
+func (r *resuming) write(path string, content []byte) {
+	r.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// kept returns what is in the file of the session, once it is there: the server sends it when it likes.
+func (r *resuming) kept() []byte {
+	r.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(r.session)
+		if err == nil {
+			return b
+		}
+		if time.Now().After(deadline) {
+			r.Fatal(err)
+		}
+	}
+}
+
+// ask asks as a new process does, and tells if it has resumed a session.
+func (r *resuming) ask() (resumed bool) {
+	r.Helper()
+	server, err := api.Login(r.kubeconfig)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer server.HTTP.CloseIdleConnections()
+	server.KeepSession(r.session)
+	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+	defer cancel()
+	resolver := api.New(server, api.Options{Log: slog.New(slog.DiscardHandler)})
+	if _, err := resolver.Resolve(ctx, &resolve.Query{Pod: resolve.Pod{Namespace: "default", Name: "web"}}); err != nil {
+		r.Fatal(err)
+	}
+	return r.resumed.Load()
+}
+
+const withToken = `{"token": "secret"}`
+
+func TestSessionIsKept(t *testing.T) {
+	r := newResuming(t, withToken)
+	if r.ask() {
+		t.Error("the first process has resumed a session")
+	}
+	first := r.kept()
+	for range 3 {
+		if !r.ask() {
+			t.Error("a further process has not resumed the session")
+		}
+	}
+	if string(r.kept()) != string(first) {
+		t.Error("a session that is good has been written again")
+	}
+	info, err := os.Stat(r.session)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("found %v, %v, want a file that nobody else can read", info, err)
+	}
+}
+
+// TestSessionOfOthers: what is kept of one server is not for another.
+func TestSessionOfOthers(t *testing.T) {
+	r, other := newResuming(t, withToken), newResuming(t, withToken)
+	r.ask()
+	other.write(other.session, r.kept())
+	if other.ask() {
+		t.Error("resumed the session with another server")
+	}
+}
+
+// TestDamagedSession: whatever is in the file, it is a full handshake that it costs at most, and a good one replaces it.
+func TestDamagedSession(t *testing.T) {
+	r := newResuming(t, withToken)
+	r.ask()
+	good := r.kept()
+	damaged := [][]byte{nil, []byte("garbage"), append(good[:32:32], 0xff, 0xff, 0xff, 0xff), append(good[:32:32], 0, 0, 0, 0)}
+	for i := 0; i < len(good); i += 61 {
+		flipped := append([]byte(nil), good...)
+		flipped[i] ^= 0x55
+		damaged = append(damaged, good[:i], flipped)
+	}
+	for _, content := range damaged {
+		r.write(r.session, content)
+		if r.ask() {
+			continue // what was damaged does not matter
+		}
+		for deadline := time.Now().Add(10 * time.Second); !r.ask(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no session is kept in the place of %q", content)
+			}
+		}
+	}
+}
+
+// TestNoSessionWithCertificate: who could read it would have the credential.
+func TestNoSessionWithCertificate(t *testing.T) {
+	r := newResuming(t, withToken)
+	dir := filepath.Dir(r.kubeconfig)
+	cert, key := selfSigned(t)
+	r.write(filepath.Join(dir, "client.crt"), cert)
+	r.write(filepath.Join(dir, "client.key"), key)
+	c := newResuming(t, fmt.Sprintf(`{"client-certificate": %q, "client-key": %q}`, filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key")))
+	c.ask()
+	if c.ask() {
+		t.Error("a session has been resumed")
+	}
+	if _, err := os.Stat(c.session); err == nil {
+		t.Error("a session is kept")
+	}
+}
+
+func selfSigned(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+}
