@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// stopTime is how long a program has between SIGTERM and SIGKILL.
-const stopTime = 20 * time.Second
+// stopTime is how long a program has between SIGTERM and SIGKILL, unless its WaitDelay is set otherwise.
+const stopTime = 10 * time.Second
 
 // Command is a program that gets SIGTERM when ctx ends, and SIGKILL if it has not ended a while later, or this process ends.
 // Root is where the file system of the host is to be seen, for a chroot; empty if this process sees it as its own. Path is

@@ -32,6 +32,9 @@ type Process struct {
 	PingInterval time.Duration // between two questions whether the worker answers; default 10 s
 }
 
+// drainTime is more than a server takes, at most, to end the calls that are under way.
+const drainTime = 20 * time.Second
+
 // maxUnheard is how many questions a worker may leave without an answer.
 const maxUnheard = 3
 
@@ -66,7 +69,7 @@ func (p *Process) once(ctx context.Context, path string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := hostexec.Command(ctx, p.Root, path, "worker", p.Socket)
-	cmd.Stderr = p.Stderr
+	cmd.Stderr, cmd.WaitDelay = p.Stderr, drainTime
 	return hostexec.Run(cmd, func(process *os.Process) { go p.watch(ctx, process) })
 }
 
