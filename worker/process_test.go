@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -129,9 +130,11 @@ func TestWorkerThatIsStopped(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
 	p, socket := workerProcess(t, self(t))
 	p.stop()
+	acceptTime = 100 * time.Millisecond
 	if calling(socket, environ("ADD", "c1", netns))() {
 		t.Error("a call is done that nobody has heard of")
 	}
+	acceptTime = patience
 	conn := dialRaw(t, socket) // and one that does not wait at all
 	if err := send(conn, append([]string{here(netns), config}, environ("ADD", "c2", netns)...)...); err != nil {
 		t.Fatal(err)

@@ -316,7 +316,7 @@ func TestServerEndsLater(t *testing.T) {
 		<-goOn
 		return context.Cause(ctx)
 	}}
-	socket, stop := serve(t, of(fake))
+	socket, stop := serveFor(t, of(fake), patience)
 	answers := make(chan cni.Answer)
 	go func() {
 		a, _ := Call(socket, environ("ADD", "c1", netns), []byte(config))

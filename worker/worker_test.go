@@ -25,6 +25,7 @@ import (
 const roleEnv = "BRAID_WORKER_TEST_ROLE"
 
 func TestMain(m *testing.M) {
+	acceptTime = patience
 	role := os.Getenv(roleEnv)
 	if role == "" {
 		os.Exit(nettest.Main(m))
@@ -123,8 +124,14 @@ func socketPath(t *testing.T) string {
 // serve runs a worker in this process until stop.
 func serve(t *testing.T, w *Worker) (socket string, stop func()) {
 	t.Helper()
+	return serveFor(t, w, time.Millisecond)
+}
+
+// serveFor is serve, but for the time that calls have when the worker is stopped.
+func serveFor(t *testing.T, w *Worker, drain time.Duration) (socket string, stop func()) {
+	t.Helper()
 	socket = socketPath(t)
-	s := server.New(server.Options{Socket: socket, Handle: w.Serve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), DrainTime: time.Millisecond})
+	s := server.New(server.Options{Socket: socket, Handle: w.Serve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), DrainTime: drain})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
