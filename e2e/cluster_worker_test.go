@@ -50,8 +50,7 @@ func (n *daemonNode) waitWorker(before int) (pid int) {
 	return pid
 }
 
-// byWorker returns how many calls of a verb the worker has done, as far as the daemon has been told, once it has been told of all
-// that have been made.
+// byWorker returns how many calls of a verb the worker has done, as far as the daemon has been told.
 func (n *daemonNode) byWorker(verb string) int {
 	n.t.Helper()
 	value := n.metric(`braid_worker_calls_total{verb="` + verb + `"}`)
