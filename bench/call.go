@@ -19,7 +19,6 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/version"
-	"golang.org/x/sys/unix"
 )
 
 // A step is one network that libcni is asked to attach: the only one for a meta-plugin.
@@ -132,27 +131,13 @@ func (r *caller) each(c container, steps []step, f func(context.Context, *libcni
 	return time.Since(start), errors.Join(errs...)
 }
 
-// used returns the CPU time of the processes since it was last called, at a time when no call is under way.
+// used returns the CPU time of the processes since it was last called.
 func (r *caller) used() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	cpu := r.cpu + orphans()
+	cpu := r.cpu
 	r.cpu = 0
 	return cpu
-}
-
-// orphans waits for what plugins have left to the reaper, which is this process, and returns its CPU time.
-func orphans() (cpu time.Duration) {
-	var usage unix.Rusage
-	for {
-		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, &usage)
-		if pid <= 0 && err != unix.EINTR {
-			return cpu
-		}
-		if err == nil {
-			cpu += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-		}
-	}
 }
 
 func conflist(t *tb, format string, args ...any) *libcni.NetworkConfigList {

@@ -45,9 +45,6 @@ func enterNode(dir string) error {
 // setUpNode gives the node a loopback interface, folders of its own, and a network card nic0 that leads nowhere.
 // /run is in memory as on any node, what plugins keep is on the disk that dir is on.
 func setUpNode(dir string) error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil { // as a container runtime has one
-		return fmt.Errorf("become the reaper of orphans: %w", err)
-	}
 	data := filepath.Join(dir, "lib-cni")
 	if err := errors.Join(os.MkdirAll(data, 0o755), os.MkdirAll("/var/lib/cni", 0o755)); err != nil {
 		return err

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"syscall"
@@ -22,9 +22,9 @@ import (
 type Child struct {
 	Path string
 	Args []string // without the name of the program
-	Env  []string // nil means the environment of this process; of two values of one name the first counts
+	Env  []string // nil means the environment of this process
 
-	// Stderr is where the standard error of the program goes, until it has ended; nil means that of this process.
+	// Stderr is where the standard error of the program goes; nil means that of this process.
 	Stderr io.Writer
 
 	mu      sync.Mutex // held from a request until its answer
@@ -43,14 +43,12 @@ func (c *Child) Report(ctx context.Context, r *Report) error {
 	return askToReport(ctx, c.exchange, r)
 }
 
-// Close lets the program end, which has nothing to do between requests, and does not wait for that: it takes the kernel as
-// long as ten system calls, and who ends after this is not to wait for it too. The program ends with this process at the
-// latest. What is left of it then gets the reaper of orphans, as the shims of container runtimes do.
+// Close kills the program, which has nothing to do between requests, and returns when it is gone.
 func (c *Child) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.process != nil {
-		c.process.closePipes()
+		_ = c.process.end(0)
 		c.process = nil
 	}
 	return nil
@@ -79,159 +77,109 @@ const (
 	maxExcerpt = 512         // bytes of standard error in a message
 )
 
-// A process is a running program. Package os/exec would make sure first that the kernel has file descriptors of processes,
-// by starting and ending another one.
+// A process is a running program.
 type process struct {
 	stream        *stream
 	stdin, stdout *os.File // our ends
 	stderr        *tail
-	exited        chan syscall.WaitStatus
-
-	pid  int
-	mu   sync.Mutex
-	gone bool // pid can be another process by now
+	cancel        context.CancelFunc
+	exited        chan error // receives what Wait returned
 }
 
-func (c *Child) start() (_ *process, err error) {
-	p := &process{stderr: &tail{forward: c.Stderr, ended: make(chan struct{})}, exited: make(chan syscall.WaitStatus, 1)}
+func (c *Child) start() (p *process, err error) {
+	stdin, toStdin, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.Close()
+	fromStdout, stdout, err := os.Pipe()
+	if err != nil {
+		toStdin.Close()
+		return nil, err
+	}
+	defer stdout.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	p = &process{stdin: toStdin, stdout: fromStdout, stderr: &tail{forward: c.Stderr}, cancel: cancel, exited: make(chan error, 1)}
 	if p.stderr.forward == nil {
 		p.stderr.forward = os.Stderr
 	}
-	var theirs [3]*os.File
-	defer func() {
-		for _, f := range theirs {
-			f.Close()
-		}
-		if err != nil {
-			p.closePipes()
-			p.stderr.from.Close()
-		}
-	}()
-	if theirs[0], p.stdin, err = os.Pipe(); err != nil {
+	p.stream = newStream(fromStdout, toStdin, p.abort)
+
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Env, stdin, stdout, p.stderr
+	cmd.WaitDelay = waitStderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// The whole group: a kubeconfig can name a program that gets the credentials.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	if err := p.run(cmd); err != nil {
+		p.abort()
 		return nil, err
 	}
-	if p.stdout, theirs[1], err = os.Pipe(); err != nil {
-		return nil, err
-	}
-	if p.stderr.from, theirs[2], err = os.Pipe(); err != nil {
-		return nil, err
-	}
-	if err := p.run(c, theirs); err != nil {
-		return nil, err
-	}
-	p.stream = newStream(p.stdout, p.stdin, p.abort)
-	go p.stderr.copy()
 	return p, nil
 }
 
 // run starts the program, and waits for its end on a thread of its own: the kernel sends Pdeathsig when the thread ends
 // that started the program, so that thread may do nothing else.
-func (p *process) run(c *Child, files [3]*os.File) error {
-	attr := &syscall.ProcAttr{Env: c.Env, Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}}
-	if attr.Env == nil {
-		attr.Env = os.Environ()
-	}
-	for _, f := range files {
-		attr.Files = append(attr.Files, f.Fd())
-	}
+func (p *process) run(cmd *exec.Cmd) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		var err error
-		p.pid, err = syscall.ForkExec(c.Path, append([]string{c.Path}, c.Args...), attr)
+		err := cmd.Start()
 		started <- err
 		if err == nil {
-			p.exited <- p.wait()
+			p.exited <- cmd.Wait()
 		}
 	}()
 	return <-started
 }
 
-// wait waits for the end of the program. Until nobody can kill it any more, its number is no other's.
-func (p *process) wait() (status syscall.WaitStatus) {
-	const pPid = 1 // P_PID
-	for errno := syscall.EINTR; errno == syscall.EINTR; {
-		_, _, errno = syscall.Syscall6(syscall.SYS_WAITID, pPid, uintptr(p.pid), 0, syscall.WEXITED|syscall.WNOWAIT, 0, 0)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gone = true
-	for {
-		if _, err := syscall.Wait4(p.pid, &status, 0, nil); err != syscall.EINTR {
-			return status
-		}
-	}
-}
-
 // abort kills the program, and lets go of pipes that what it left behind may hold.
 func (p *process) abort() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.gone {
-		_ = syscall.Kill(-p.pid, syscall.SIGKILL) // the whole group: a kubeconfig can name a program that gets the credentials
-	}
-	p.closePipes()
-}
-
-func (p *process) closePipes() {
+	p.cancel()
 	p.stdin.Close()
 	p.stdout.Close()
 }
 
-// end gives the program time to end by itself, or else kills it, and tells how it ended. Its standard error is complete
-// then, unless what it left behind still could write for a second.
-func (p *process) end(grace time.Duration) (status syscall.WaitStatus) {
+// end gives the program time to end by itself, or else kills it, and tells how it ended.
+func (p *process) end(grace time.Duration) error {
+	defer p.abort()
 	select {
-	case status = <-p.exited:
+	case err := <-p.exited:
+		return err
 	case <-time.After(grace):
 		p.abort()
-		status = <-p.exited
+		return <-p.exited
 	}
-	p.closePipes()
-	p.stderr.end()
-	return status
 }
 
 // failure ends the program, and explains why there is no answer.
 func (p *process) failure(ctx context.Context, err error) *Error {
 	if ctx.Err() != nil {
-		p.end(0)
+		_ = p.end(0)
 		return errorf(Unavailable, "no answer in time: %v", err)
 	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
-		p.end(0)
+		_ = p.end(0)
 		return errorf(reasonOf(err), "%v", err)
 	}
-	status := p.end(waitExit)
-	exit := fmt.Sprint("exit status ", status.ExitStatus())
+	exit := p.end(waitExit)
+	if exit == nil {
+		exit = errors.New("exit status 0")
+	}
 	// What gives up would do so again. What was killed may have been in the way of something else.
 	reason := Invalid
-	if status.Signaled() {
-		exit, reason = "signal: "+status.Signal().String(), Unavailable
+	if e, ok := errors.AsType[*exec.ExitError](exit); ok && !e.Exited() {
+		reason = Unavailable
 	}
-	return errorf(reason, "ended without an answer: %s; standard error: %q", exit, bytes.TrimSpace(p.stderr.last))
+	return errorf(reason, "ended without an answer: %v; standard error: %q", exit, bytes.TrimSpace(p.stderr.last))
 }
 
 // A tail passes on what is written, and remembers the end of it.
 type tail struct {
-	from    *os.File
 	forward io.Writer
-	last    []byte        // to be read when ended is closed
-	ended   chan struct{} // nobody writes any more
-}
-
-func (t *tail) copy() {
-	defer close(t.ended)
-	defer t.from.Close()
-	_, _ = io.Copy(t, t.from)
-}
-
-// end waits until nobody writes any more, a second at most.
-func (t *tail) end() {
-	late := time.AfterFunc(waitStderr, func() { t.from.Close() })
-	defer late.Stop()
-	<-t.ended
+	last    []byte
 }
 
 func (t *tail) Write(b []byte) (int, error) {
