@@ -16,6 +16,9 @@ import (
 // DefaultDaemonSocket is where the daemon listens unless the configuration says otherwise.
 const DefaultDaemonSocket = "/run/braid/braidd.sock"
 
+// TLSSession is the file in cniDir that has the TLS session with the API server, from one ADD to the next.
+const TLSSession = "session"
+
 // ignoredKeys are keys of Multus and of CNI that have no effect here.
 var ignoredKeys = []string{
 	"retryDeleteOnError",     // a record is always kept until DEL succeeds

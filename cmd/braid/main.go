@@ -72,7 +72,7 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	if c.Manifests == "" && exists(filepath.Join(dir, "braid-resolve")) { // it is not where only half of an upgrade has come
 		// It does one thing after the other, and ends before there is garbage to speak of: the first collection is at 16 MiB.
 		child = &resolve.Child{Path: filepath.Join(dir, "braid-resolve"), Env: append(os.Environ(),
-			"GOMAXPROCS=1", "GOGC=400", "BRAID_TLS_SESSION="+filepath.Join(c.CNIDir, "session"),
+			"GOMAXPROCS=1", "GOGC=400", "BRAID_TLS_SESSION="+filepath.Join(c.CNIDir, conf.TLSSession),
 		)}
 	}
 	if _, err := os.Stat(child.Path); err != nil {

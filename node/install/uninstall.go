@@ -176,6 +176,11 @@ func (s *state) removeAll(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, session := range []string{conf.TLSSession, conf.TLSSession + ".tmp"} { // which ADDs have left
+		if err := remove(filepath.Join(s.Options.CNIDir, session)); err != nil {
+			return err
+		}
+	}
 	if err := removeEmpty(filepath.Join(s.Options.CNIDir, "replaced")); err != nil {
 		return err
 	}

@@ -48,6 +48,9 @@ func TestUninstallRestores(t *testing.T) {
 	}
 	n.write("image/braid", "an upgrade", 0o755)
 	n.install()
+	for _, session := range []string{"session", "session.tmp"} {
+		must(t, os.WriteFile(filepath.Join(n.CNIDir, session), []byte("of an ADD"), 0o600))
+	}
 	must(t, n.uninstall(false))
 	n.write("image/braid", "first braid", 0o755)
 	if diff := cmp.Diff(without(before, "image"), without(n.tree(), "image")); diff != "" {
