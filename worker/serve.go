@@ -56,7 +56,7 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 		}
 		return send(conn, elsewhere)
 	}
-	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+	if err := errors.Join(waits(conn), conn.SetReadDeadline(time.Time{})); err != nil {
 		return err
 	}
 	working, cancel := context.WithCancelCause(ctx)

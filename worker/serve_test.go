@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -344,10 +345,27 @@ func TestSocketOf(t *testing.T) {
 	}
 }
 
+// connected is a connection whose other end waits as long as the test does.
+func connected(t *testing.T) *net.UnixConn {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := os.NewFile(uintptr(fds[1]), "other end")
+	own := os.NewFile(uintptr(fds[0]), "own end")
+	defer own.Close()
+	conn, err := net.FileConn(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); other.Close() })
+	return conn.(*net.UnixConn)
+}
+
 // A signal, such as those by which the runtime of Go lets goroutines take turns, does not make a caller one that is gone.
 func TestWaitsAmidSignals(t *testing.T) {
-	socket, _ := serve(t, of(&cnitest.Fake{}))
-	conn := dialRaw(t, socket)
+	conn := connected(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	self, thread := unix.Getpid(), unix.Gettid()
