@@ -78,8 +78,11 @@ func (r Rules) once(ctx context.Context, fn func(*conn) error) error {
 	return fn(c)
 }
 
+// transient says that a transaction may succeed if what it is about is read again. Nothing of it has been done. ENOENT is of one
+// that deletes what was listed a moment before: on a busy node the kernel has been seen to say so, a few times in thousands, though
+// nobody else had deleted it. Perhaps it lists an element twice while it moves a set to a larger table.
 func transient(err error) bool {
-	for _, errno := range []error{unix.EBUSY, unix.ENOBUFS, unix.EAGAIN, unix.EINTR} {
+	for _, errno := range []error{unix.EBUSY, unix.ENOBUFS, unix.EAGAIN, unix.EINTR, unix.ENOENT} {
 		if errors.Is(err, errno) {
 			return true
 		}
