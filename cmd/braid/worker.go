@@ -19,7 +19,7 @@ import (
 
 // work makes this process the worker that listens at a socket, until it gets SIGTERM or the binary is replaced.
 func work(socket, about string) error {
-	debug.SetGCPercent(400) // it lives longer than a call, and keeps little
+	debug.SetGCPercent(100) // it lives longer than a call
 	debug.SetMemoryLimit(math.MaxInt64)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
