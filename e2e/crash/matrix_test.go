@@ -107,6 +107,7 @@ func again(p *pod) error {
 	if p.gone {
 		p.ns, p.gone = nettest.NewNS(p), false
 	}
+	p.awaitLock() // a worker can be at work still: what it will have done its record does not tell yet
 	record := p.record()
 	err := p.add()
 	if err != nil && strings.Contains(err.Error(), "DEL it first") && record != nil && record.Done {

@@ -89,71 +89,41 @@ func (k *tracedWorker) end() (killed bool) {
 	return k.result.Killed()
 }
 
-// workerVerbs are what a worker does in place of a plugin process.
-var workerVerbs = []struct {
+type workerVerb struct {
 	name    string
 	prepare func(*pod)
 	do      func(*pod) error
 	config  func(*pod) []byte
 	points  int // at least, in the worker, at the entry of each call
-}{
+}
+
+// workerVerbs are what a worker does in place of a plugin process.
+var workerVerbs = []workerVerb{
 	{"ADD", func(*pod) {}, (*pod).add, func(p *pod) []byte { return p.config("") }, 70},
 	{"DEL", (*pod).mustAdd, (*pod).del, (*pod).attachmentConfig, 35},
 }
 
-// TestWorkerIsKilled kills the worker at every step of a call that it does for a plugin process. That does it then itself, and
-// nobody notices.
-func TestWorkerIsKilled(t *testing.T) {
-	t.Parallel()
+// eachPoint does something at the first point of each verb in the worker, the second, and so on until there is none. Do says how
+// often it has got there, if at all.
+func eachPoint(t *testing.T, who string, do func(w *world, v *workerVerb, n int) (times int)) {
 	tally := newTally(t)
 	for _, v := range workerVerbs {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			within(t, func(w *world) {
 				w.settle()
-				kills := 0
-				actions := []int{tracer.KillAtEntry, tracer.KillAtExit}
-				if !full {
-					actions = actions[:1]
-				}
+				sum := 0
 				for n := 1; ; n++ {
-					reached := false
-					for _, action := range actions {
-						p := w.pod()
-						v.prepare(p)
-						k := w.traceWorker(func(i int) tracer.Action {
-							if i == n {
-								return tracer.Action{Do: action}
-							}
-							return tracer.Action{}
-						})
-						k.armed.Store(true)
-						err := v.do(p)
-						killed := k.end()
-						what := fmt.Sprintf("%s, the worker killed at %v", v.name, k.hit.Load())
-						if err != nil {
-							t.Errorf("%s: %v", what, err)
-						}
-						if v.name == "ADD" {
-							p.distinct(w.witness)
-							if err := errors.Join(p.check(), p.del()); err != nil {
-								t.Errorf("%s: %v", what, err)
-							}
-						}
-						w.clean(p, what, false)
-						p.removeNS()
-						if killed {
-							kills, reached = kills+1, true
-							tally.add(1, "points at which the worker was killed: %s", v.name)
-						}
-					}
-					if !reached {
+					times := do(w, &v, n)
+					if times == 0 {
 						break
 					}
+					sum += times
 				}
-				t.Logf("the worker was killed at %d points of %s", kills, v.name)
-				if kills < v.points {
-					t.Errorf("the worker was killed at %d points of %s, want %d at least", kills, v.name, v.points)
+				tally.add(sum, "points of the worker at which %s was ended: %s", who, v.name)
+				t.Logf("%s was ended at %d points of %s", who, sum, v.name)
+				if sum < v.points {
+					t.Errorf("%s was ended at %d points of %s, want %d at least", who, sum, v.name, v.points)
 				}
 				w.end()
 			})
@@ -161,66 +131,88 @@ func TestWorkerIsKilled(t *testing.T) {
 	}
 }
 
+// TestWorkerIsKilled kills the worker at every step of a call that it does for a plugin process. That does it then itself, and
+// nobody notices.
+func TestWorkerIsKilled(t *testing.T) {
+	t.Parallel()
+	actions := []int{tracer.KillAtEntry, tracer.KillAtExit}
+	if !full {
+		actions = actions[:1]
+	}
+	eachPoint(t, "the worker", func(w *world, v *workerVerb, n int) (times int) {
+		for _, action := range actions {
+			p := w.pod()
+			v.prepare(p)
+			k := w.traceWorker(func(i int) tracer.Action {
+				if i == n {
+					return tracer.Action{Do: action}
+				}
+				return tracer.Action{}
+			})
+			k.armed.Store(true)
+			err := v.do(p)
+			killed := k.end()
+			what := fmt.Sprintf("%s, the worker killed at %v", v.name, k.hit.Load())
+			if err != nil {
+				w.Errorf("%s: %v", what, err)
+			}
+			if v.name == "ADD" {
+				p.distinct(w.witness)
+				if err := errors.Join(p.check(), p.del()); err != nil {
+					w.Errorf("%s: %v", what, err)
+				}
+			}
+			w.clean(p, what, false)
+			p.removeNS()
+			if killed {
+				times++
+			}
+		}
+		return times
+	})
+}
+
 // TestCallerIsKilled ends the plugin process at every step of the worker that does its call. What follows has its turn after the
 // worker, and puts everything right.
 func TestCallerIsKilled(t *testing.T) {
 	t.Parallel()
-	tally := newTally(t)
-	for i, v := range workerVerbs {
-		t.Run(v.name, func(t *testing.T) {
-			t.Parallel()
-			within(t, func(w *world) {
-				w.settle()
-				kills, turn := 0, i
-				for n := 1; ; n++ {
-					set := followers
-					if !full {
-						set = followers[turn%len(followers):][:1]
-						turn++
-					}
-					reached := false
-					for _, f := range set {
-						signal := [...]unix.Signal{unix.SIGKILL, unix.SIGTERM}[n/len(followers)%2]
-						p := w.pod()
-						v.prepare(p)
-						var caller *exec.Cmd
-						k := w.traceWorker(func(i int) tracer.Action {
-							if i == n {
-								_ = caller.Process.Signal(signal)
-								reached = true
-							}
-							return tracer.Action{}
-						})
-						caller, _ = p.start(v.name, v.config(p))
-						k.armed.Store(true)
-						_ = caller.Wait()
-						k.armed.Store(false)
-						what := fmt.Sprintf("the caller of %s ended by %v at call %d of the worker, then %s", v.name, signal, n, f.name)
-						if err := f.do(p); err != nil {
-							t.Errorf("%s: %v", what, err)
-						}
-						w.clean(p, what, f.ends || p.gone)
-						if k.end() {
-							t.Errorf("%s: the worker has ended", what)
-						}
-						p.removeNS()
-						if reached {
-							kills++
-							tally.add(1, "plugin processes ended while the worker was at work: %s", v.name)
-						}
-					}
-					if !reached {
-						break
-					}
+	eachPoint(t, "the plugin process", func(w *world, v *workerVerb, n int) (times int) {
+		set := followers
+		if !full {
+			set = followers[n%len(followers):][:1]
+		}
+		for _, f := range set {
+			signal := [...]unix.Signal{unix.SIGKILL, unix.SIGTERM}[n/len(followers)%2]
+			p := w.pod()
+			v.prepare(p)
+			var caller *exec.Cmd
+			reached := false
+			k := w.traceWorker(func(i int) tracer.Action {
+				if i == n {
+					_ = caller.Process.Signal(signal)
+					reached = true
 				}
-				t.Logf("the caller was ended at %d points of %s", kills, v.name)
-				if kills < v.points {
-					t.Errorf("the caller was ended at %d points of %s, want %d at least", kills, v.name, v.points)
-				}
-				w.end()
+				return tracer.Action{}
 			})
-		})
-	}
+			caller, _ = p.start(v.name, v.config(p))
+			k.armed.Store(true)
+			_ = caller.Wait()
+			k.armed.Store(false)
+			what := fmt.Sprintf("the caller of %s ended by %v at call %d of the worker, then %s", v.name, signal, n, f.name)
+			if err := f.do(p); err != nil {
+				w.Errorf("%s: %v", what, err)
+			}
+			w.clean(p, what, f.ends || p.gone)
+			if k.end() {
+				w.Errorf("%s: the worker has ended", what)
+			}
+			p.removeNS()
+			if reached {
+				times++
+			}
+		}
+		return times
+	})
 }
 
 // TestWorkerStandsStill: one that was stopped before it accepts a call. The plugin process does it, and the worker leaves it alone

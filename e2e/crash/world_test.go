@@ -401,6 +401,15 @@ func (p *pod) ips() (list []string) {
 	return list
 }
 
+// awaitLock waits until nobody is at work on the pod who has begun before.
+func (p *pod) awaitLock() {
+	j, err := journal.Open(filepath.Join(p.dir, "braid", "attachments"))
+	p.must(err)
+	unlock, err := j.Lock(p.Context(), p.id)
+	p.must(err)
+	unlock()
+}
+
 // record returns that of the journal.
 func (p *pod) record() *journal.Record {
 	j, err := journal.Open(filepath.Join(p.dir, "braid", "attachments"))
