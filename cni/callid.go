@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// callEnv names a call to the deputy of a plugin process.
-const callEnv = "BRAID_CALL"
+// CallEnv is the variable that names a call to the [Deputy] of a plugin process; see [CallID].
+const CallEnv = "BRAID_CALL"
 
 func newCallID() string { return strconv.FormatUint(rand.Uint64(), 36) }
 

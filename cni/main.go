@@ -35,7 +35,7 @@ func MainWith(deputy Deputy, plugin func() Plugin, about string) {
 		if err == nil && len(text) <= maxStdin {
 			id := newCallID()
 			ctx = WithCallID(ctx, id)
-			if a, done := deputy(append(os.Environ(), callEnv+"="+id), text); done {
+			if a, done := deputy(append(os.Environ(), CallEnv+"="+id), text); done {
 				os.Exit(a.print(plugin, about, text))
 			}
 		}
@@ -81,7 +81,7 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
 			ctx = WithTraceParent(ctx, t)
 		}
-		if id := proc.Env(callEnv); id != "" && CallID(ctx) == "" {
+		if id := proc.Env(CallEnv); id != "" && CallID(ctx) == "" {
 			ctx = WithCallID(ctx, id)
 		}
 		var c *call

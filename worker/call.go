@@ -99,7 +99,7 @@ func ask(conn *os.File, texts []string) ([]string, error) {
 // isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
 func isPassed(name string) bool {
-	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == "BRAID_CALL"
+	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == cni.CallEnv
 }
 
 // isRelative says whether a variable leads elsewhere in a process that is in another folder.
