@@ -19,11 +19,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/resolve"
 )
 
 // DefaultSocket is where the plugin looks for a daemon.
-const DefaultSocket = "/run/braid/braidd.sock"
+const DefaultSocket = conf.DefaultDaemonSocket
 
 // Options configure a Server. The zero value of a field stands for its default, where one is named.
 type Options struct {
