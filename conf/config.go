@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // Config is the configuration of the plugin itself, "type": "braid", with the defaults filled in. It is read-only.
@@ -65,6 +67,9 @@ type Config struct {
 
 	// Ignored lists the keys that were found and have no effect here, for a warning.
 	Ignored []string
+
+	// Memory has what was made of configurations before; nil remembers nothing. See [ParseWith].
+	Memory *memo.Memory
 }
 
 // What ADD answers.

@@ -17,17 +17,20 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 var update = flag.Bool("update", false, "write what is decoded to testdata/*.txtar")
 
-// The archives are documentation: what is written, and what is understood of it or complained about.
+// The archives are documentation: what is written, and what is understood of it or complained about. It is the same with a
+// memory, the first time and later.
 func TestGolden(t *testing.T) {
+	remembering := new(memo.Memory)
 	for name, decode := range map[string]func(input []byte) (string, error){
 		"annotation.txtar":      decodeAnnotation,
 		"default-network.txtar": decodeDefaultNetwork,
-		"network.txtar":         decodeNetwork,
-		"config.txtar":          decodeConfig,
+		"network.txtar":         func(input []byte) (string, error) { return decodeNetwork(nil, input) },
+		"config.txtar":          func(input []byte) (string, error) { return decodeConfig(nil, input) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join("testdata", name)
@@ -42,6 +45,14 @@ func TestGolden(t *testing.T) {
 				}
 			}
 			checkOutputs(t, archive.Files, decode)
+			for range 2 {
+				switch name {
+				case "network.txtar":
+					checkOutputs(t, archive.Files, func(input []byte) (string, error) { return decodeNetwork(remembering, input) })
+				case "config.txtar":
+					checkOutputs(t, archive.Files, func(input []byte) (string, error) { return decodeConfig(remembering, input) })
+				}
+			}
 		})
 	}
 }
@@ -117,8 +128,8 @@ func selectionText(s *conf.Selection) string {
 	return text
 }
 
-func decodeNetwork(input []byte) (string, error) {
-	n, err := conf.ParseNetwork(input, "from-nad")
+func decodeNetwork(m *memo.Memory, input []byte) (string, error) {
+	n, err := conf.ParseNetworkWith(m, string(input), "from-nad")
 	if err != nil {
 		return "", err
 	}
@@ -127,12 +138,12 @@ func decodeNetwork(input []byte) (string, error) {
 }
 
 // decodeConfig prints the fields that have not their default.
-func decodeConfig(input []byte) (string, error) {
-	c, err := conf.Parse(input)
+func decodeConfig(m *memo.Memory, input []byte) (string, error) {
+	c, err := conf.ParseWith(m, input)
 	if err != nil {
 		return "", err
 	}
-	unset, err := conf.Parse([]byte(`{"name": "unset"}`))
+	unset, err := conf.ParseWith(m, []byte(`{"name": "unset"}`))
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // A Network is a CNI network configuration: always a list of plugins, a lone plugin is a list of one. It is immutable;
@@ -24,6 +26,7 @@ type Plugin struct {
 	Type         string
 	Capabilities map[string]bool
 	IPAM         string          // type of the address plugin, empty if the configuration names none
+	ParentInPod  bool            // "linkInContainer": it looks for the parent of its interface in the pod; also if that is no boolean
 	Bytes        json.RawMessage // as written, without the keys that only a runtime may set
 }
 
@@ -57,6 +60,15 @@ func ParseList(b []byte, load func(name string) ([]json.RawMessage, error)) (*Ne
 	}
 	return newNetwork(b, Network{}, load)
 }
+
+// ParseNetworkWith is [ParseNetwork] of a text, with a memory.
+func ParseNetworkWith(m *memo.Memory, text, defaultName string) (*Network, error) {
+	return memo.Of(m, networkText{text, defaultName}, len(text), func() (*Network, error) {
+		return ParseNetwork([]byte(text), defaultName)
+	})
+}
+
+type networkText struct{ text, defaultName string }
 
 // UnmarshalJSON decodes what MarshalJSON encoded.
 func (n *Network) UnmarshalJSON(b []byte) error {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -145,6 +146,34 @@ func openObject(value json.RawMessage, path string, c *complaints) (o *object, o
 		o.path += "."
 	}
 	return o, err == nil
+}
+
+// divide makes two objects of one: that of the members for which second says so, and that of the others.
+func (o *object) divide(second func(member) bool) (*object, *object) {
+	a, b := *o, *o
+	a.members, b.members = make([]member, 0, len(o.members)), nil
+	for _, m := range o.members {
+		if second(m) {
+			b.members = append(b.members, m)
+		} else {
+			a.members = append(a.members, m)
+		}
+	}
+	return &a, &b
+}
+
+// text is the same for objects with the same members only.
+func (o *object) text() string {
+	size := 0
+	for _, m := range o.members {
+		size += len(m.key) + len(m.value) + len(`"":,`)
+	}
+	b := make([]byte, 0, size)
+	for _, m := range o.members {
+		b = append(strconv.AppendQuote(b, m.key), ':')
+		b = append(append(b, m.value...), ',')
+	}
+	return string(b)
 }
 
 // raw returns the value of a key. A key that is null counts as absent, as in the Kubernetes API.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // DefaultDaemonSocket is where the daemon listens unless the configuration says otherwise.
@@ -54,8 +56,13 @@ func defaults() *Config {
 //
 // Errors are of type *types.Error: code 6 if the input is no JSON object, else 7, with all complaints at once. The Config
 // is never nil: with an error it has what could be read, and defaults for the rest, which is enough to DEL.
-func Parse(b []byte) (*Config, error) {
+func Parse(b []byte) (*Config, error) { return ParseWith(nil, b) }
+
+// ParseWith is [Parse] with a memory, which becomes that of the Config: what the operator has written is decoded once, and what
+// the runtime has put in for a call is decoded in each.
+func ParseWith(m *memo.Memory, b []byte) (*Config, error) {
 	c := defaults()
+	c.Memory = m
 	if len(b) > maxConfig {
 		return c, decodingError("configuration", fmt.Errorf("%d bytes exceed the limit of %d", len(b), maxConfig))
 	}
@@ -68,9 +75,29 @@ func Parse(b []byte) (*Config, error) {
 		bad.code = types.ErrDecodingFailure
 		return c, bad.err("configuration")
 	}
+	written, runtime := o.divide(func(m member) bool { return isReserved(m.key) || fold(m.key) == "args" })
+	text := written.text()
+	remembered, err := memo.Of(m, writtenConfig(text), len(text), func() (*Config, error) {
+		written.known = []string{"prevResult", "args", "runtimeConfig", validAttachments} // that one of them may be meant
+		c.readWritten(written)
+		return c, bad.err("configuration")
+	})
+	if err == nil {
+		own := *remembered
+		c = &own
+	}
+	c.readRuntime(runtime)
+	bad.code = 0 // it is about a delegate
+	return c, bad.err("configuration")
+}
+
+// writtenConfig is what the operator has written, as [object.text] has it.
+type writtenConfig string
+
+// readWritten reads what the operator has written.
+func (c *Config) readWritten(o *object) {
 	o.checkMembers()
 	c.readStandard(o)
-	c.readRuntime(o)
 	c.readNetworks(o)
 	c.readLookup(o)
 	c.readWork(o)
@@ -79,9 +106,7 @@ func Parse(b []byte) (*Config, error) {
 			c.Ignored = append(c.Ignored, key)
 		}
 	}
-	o.unknown("cni.dev/")
-	bad.code = 0 // it is about a delegate
-	return c, bad.err("configuration")
+	o.unknown("")
 }
 
 // CheckDefaultNetwork returns an error, code 7, if there is no default network to attach a pod to. It is for ADD: a
@@ -119,7 +144,11 @@ func (c *Config) readStandard(o *object) {
 	c.DisableGC = o.readBool("disableGC")
 }
 
+const validAttachments = "cni.dev/valid-attachments"
+
+// readRuntime reads what the runtime puts in for each call.
 func (c *Config) readRuntime(o *object) {
+	o.checkMembers()
 	c.PrevResult, _ = o.raw("prevResult")
 	c.Args, _ = o.raw("args")
 	o.read("runtimeConfig", &c.RuntimeConfig, "an object")
@@ -128,12 +157,12 @@ func (c *Config) readRuntime(o *object) {
 			o.mismatch("runtimeConfig.io.kubernetes.cri.pod-annotations", annotations, "an object of strings")
 		}
 	}
-	const valid = "cni.dev/valid-attachments"
-	o.read(valid, &c.ValidAttachments, `a list like [{"containerID": "id", "ifname": "eth0"}]`)
-	isValid := func(m member) bool { return m.key == valid && string(m.value) == "null" }
+	o.read(validAttachments, &c.ValidAttachments, `a list like [{"containerID": "id", "ifname": "eth0"}]`)
+	isValid := func(m member) bool { return m.key == validAttachments && string(m.value) == "null" }
 	if slices.ContainsFunc(o.members, isValid) {
 		c.ValidAttachments = []types.GCAttachment{} // how a Go runtime writes that it has none
 	}
+	o.unknown("cni.dev/")
 }
 
 func (c *Config) readNetworks(o *object) {

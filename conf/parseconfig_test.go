@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 func TestDefaults(t *testing.T) {
@@ -36,6 +37,49 @@ func TestDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// What the runtime puts in is of one call, whatever is remembered of the configuration.
+func TestRuntimeKeysAreNotRemembered(t *testing.T) {
+	m := new(memo.Memory)
+	parse := func(keys string) (*conf.Config, error) {
+		return conf.ParseWith(m, []byte(`{"name": "pods", "clusterNetwork": "net", "policy": [{"namespaces": ["*"]}]`+keys+`}`))
+	}
+	first, err := parse(`, "prevResult": {"cniVersion": "1.0.0"}, "args": {"cni": {}}, "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
+		"runtimeConfig": {"mac": "02:00:00:00:00:01", "io.kubernetes.cri.pod-annotations": {"a": "b"}}`)
+	if err != nil || first.PrevResult == nil || first.Args == nil || len(first.ValidAttachments) != 1 || len(first.RuntimeConfig) != 2 || first.PodAnnotations["a"] != "b" {
+		t.Fatalf("got %+v, %v", first, err)
+	}
+	second, err := parse("")
+	if err != nil || second.PrevResult != nil || second.Args != nil || second.ValidAttachments != nil || second.RuntimeConfig != nil || second.PodAnnotations != nil {
+		t.Errorf("got %+v, %v", second, err)
+	}
+	if &first.Policy[0] != &second.Policy[0] {
+		t.Error("the rest is not remembered")
+	}
+	for keys, want := range map[string]string{
+		`, "runtimeConfig": 1`:                       "runtimeConfig: found 1",
+		`, "prevResult": {}, "prevresult": {}`:       "differ in case only",
+		`, "runtimeConfig": {}, "runtimeConfig": {}`: "occurs twice",
+		`, "PrevResult": {}`:                         `did you mean "prevResult"`,
+		`, "prevResullt": {}`:                        `did you mean "prevResult"`,
+	} {
+		_, err := parse(keys)
+		wantError(t, err, types.ErrInvalidNetworkConfig, want)
+	}
+}
+
+// A key is as long as it is: the end of one is not taken for the beginning of a value.
+func TestOtherKeysAreNotTakenForRemembered(t *testing.T) {
+	m := new(memo.Memory)
+	if _, err := conf.ParseWith(m, []byte(`{"name":"a","result":"merged"}`)); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`{"name\":\"a\",\"result":"merged"}`, `{"name\u0000\"a\"\u0000result":"merged"}`, `{"name":"a","result":"merged","":1}`} {
+		if _, err := conf.ParseWith(m, []byte(text)); err == nil {
+			t.Errorf("%s: no error", text)
+		}
 	}
 }
 
@@ -118,9 +162,13 @@ func BenchmarkParse(b *testing.B) {
 		"capabilities": {"portMappings": true, "bandwidth": true, "io.kubernetes.cri.pod-annotations": true}, "delegates": [
 		{"name": "pods", "plugins": [{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/16"}]]}},
 		{"type": "portmap", "capabilities": {"portMappings": true}}]}]}`)
-	for b.Loop() {
-		if _, err := conf.Parse(config); err != nil {
-			b.Fatal(err)
-		}
+	for name, m := range map[string]*memo.Memory{"anew": nil, "remembered": new(memo.Memory)} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := conf.ParseWith(m, config); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -146,6 +146,9 @@ func parsePlugin(b json.RawMessage, path string, c *complaints) (p Plugin) {
 		p.IPAM = readIPAM(ipam, o.path+"ipam", c)
 	}
 	o.misspelt()
+	p.ParentInPod = slices.ContainsFunc(o.members, func(m member) bool {
+		return fold(m.key) == "linkincontainer" && string(m.value) != "false" && string(m.value) != "null"
+	})
 	p.Bytes = withoutReserved(b, o.members)
 	return p
 }

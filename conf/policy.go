@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // A Policy says what a NetworkAttachmentDefinition may be, by its namespace: whoever can create one there writes the
@@ -180,13 +182,44 @@ func (c *Config) CheckPolicy(u Use, n *Network, fromFile bool) error {
 				`give it a configuration, or have the operator allow the name under "files"`, quote(n.Name), want(files))
 		}
 	} else {
-		own := *r
-		if own.entry = c.Type; !r.namesBridges {
-			own.reserved = u.Bridges
-		}
-		own.checkNetwork(n, &bad)
+		c.checkNetwork(r, u, n, &bad)
 	}
 	return bad.refusal(r)
+}
+
+// checkNetwork looks at the configuration that a tenant wrote, unless it is known to have nothing wrong.
+func (c *Config) checkNetwork(r *Rule, u Use, n *Network, bad *complaints) {
+	own := *r
+	if own.entry = c.Type; !r.namesBridges {
+		own.reserved = u.Bridges
+	}
+	check := func() (struct{}, error) {
+		var found complaints
+		own.checkNetwork(n, &found)
+		bad.list = append(bad.list, found.list...)
+		return struct{}{}, found.err("")
+	}
+	memory := c.Memory
+	if len(u.CNIArgs) > 0 {
+		memory = nil // the network is this pod's alone
+	}
+	_, _ = memo.Of(memory, allowedNetwork{r, c.Type, fmt.Sprintf("%q", own.reserved), n}, n.size(), check)
+}
+
+// An allowedNetwork is what [Rule.checkNetwork] goes by. Rule and network are immutable, and known by where they are: that
+// is nobody else's place as long as they are remembered here.
+type allowedNetwork struct {
+	rule            *Rule
+	entry, reserved string
+	network         *Network
+}
+
+// size is how long the texts are that a network holds.
+func (n *Network) size() (size int) {
+	for _, p := range n.Plugins {
+		size += len(p.Bytes)
+	}
+	return size
 }
 
 // files returns the networks of the configuration folder that a namespace's NetworkAttachmentDefinitions may stand for.

@@ -227,7 +227,7 @@ func TestBridges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(n.Bridges()); got != want {
+		if got := fmt.Sprint(n.Bridges(nil)); got != want {
 			t.Errorf("%s: found %s, want %s", config, got, want)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"unicode"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // defaultPaths are what plugins use if a configuration names no path, so naming them chooses nothing.
@@ -173,12 +175,18 @@ func (r *Rule) checkBridge(at, bridge string, bad *complaints) {
 }
 
 // Bridges returns the bridges that a network names, or that its plugins use if it names none.
-func (n *Network) Bridges() (bridges []string) {
-	for i := range n.Plugins {
-		bridges = appendBridges(bridges, n.Plugins[i].Bytes)
-	}
+func (n *Network) Bridges(m *memo.Memory) []string {
+	bridges, _ := memo.Of(m, bridgesOf{n}, n.size(), func() (bridges []string, _ error) {
+		for i := range n.Plugins {
+			bridges = appendBridges(bridges, n.Plugins[i].Bytes)
+		}
+		return bridges, nil
+	})
 	return bridges
 }
+
+// bridgesOf has a network that is immutable, see [allowedNetwork].
+type bridgesOf struct{ network *Network }
 
 func appendBridges(bridges []string, object json.RawMessage) []string {
 	members, _ := membersOf(object) // of a network that was read

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // A NotFoundError says that no file has the network.
@@ -47,7 +48,7 @@ func (e *NotFoundError) Error() string {
 //
 // A file that cannot be read as JSON does not keep another one from being found. A file that has the name must be valid.
 // Errors are of type *[NotFoundError], or what [conf.ParseNetwork] and the file system return.
-func Network(dir, name string) (*conf.Network, error) {
+func Network(m *memo.Memory, dir, name string) (*conf.Network, error) {
 	notFound := &NotFoundError{Dir: dir, Name: name}
 	for _, extensions := range [][]string{{".conflist"}, {".conf", ".json"}} {
 		paths, err := files(dir, extensions...)
@@ -60,13 +61,10 @@ func Network(dir, name string) (*conf.Network, error) {
 				notFound.Skipped = append(notFound.Skipped, err)
 				continue
 			}
-			var file struct {
-				Name string `json:"name"`
-			}
-			if err := json.Unmarshal(b, &file); err != nil {
+			if found, err := nameIn(m, b); err != nil {
 				notFound.Skipped = append(notFound.Skipped, fmt.Errorf("%s: %w", path, err))
-			} else if file.Name == name {
-				return parse(path, b)
+			} else if found == name {
+				return parse(m, path, b)
 			}
 		}
 	}
@@ -75,7 +73,7 @@ func Network(dir, name string) (*conf.Network, error) {
 
 // FromPath reads the network in a file, or in the first file of a folder that is a configuration by its extension.
 // Errors are as those of [Network].
-func FromPath(path string) (*conf.Network, error) {
+func FromPath(m *memo.Memory, path string) (*conf.Network, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &NotFoundError{Dir: path}
@@ -97,22 +95,57 @@ func FromPath(path string) (*conf.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, b)
+	return parse(m, path, b)
+}
+
+// nameIn reads the name of the network in a file.
+func nameIn(m *memo.Memory, b []byte) (string, error) {
+	type nameOf string
+	return memo.Of(m, nameOf(b), len(b), func() (string, error) {
+		var file struct {
+			Name string `json:"name"`
+		}
+		err := json.Unmarshal(b, &file)
+		return file.Name, err
+	})
 }
 
 // parse decodes a file by its extension. Only lists have further plugins in a folder.
-func parse(path string, b []byte) (n *conf.Network, err error) {
+func parse(m *memo.Memory, path string, b []byte) (n *conf.Network, err error) {
 	if filepath.Ext(path) == ".conflist" {
-		n, err = conf.ParseList(b, func(name string) ([]json.RawMessage, error) {
-			return plugins(filepath.Join(filepath.Dir(path), name))
-		})
+		n, err = parseList(m, filepath.Dir(path), b)
 	} else {
-		n, err = conf.ParseNetwork(b, "")
+		n, err = conf.ParseNetworkWith(m, string(b), "")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return n, nil
+}
+
+// parseList decodes a list. What there may be of it in a folder is looked for each time.
+func parseList(m *memo.Memory, dir string, b []byte) (*conf.Network, error) {
+	type textOf string
+	type list struct {
+		network *conf.Network // without the plugins of the folder
+		folder  string        // empty if the list wants none
+	}
+	inline, err := memo.Of(m, textOf(b), len(b), func() (l list, err error) {
+		l.network, err = conf.ParseList(b, func(name string) ([]json.RawMessage, error) {
+			l.folder = name
+			return nil, nil
+		})
+		return l, err
+	})
+	if err == nil && inline.folder == "" {
+		return inline.network, nil
+	}
+	if err == nil {
+		if more, err := plugins(filepath.Join(dir, inline.folder)); err == nil && len(more) == 0 {
+			return inline.network, nil
+		}
+	}
+	return conf.ParseList(b, func(name string) ([]json.RawMessage, error) { return plugins(filepath.Join(dir, name)) })
 }
 
 // plugins reads the plugin configurations in a folder.

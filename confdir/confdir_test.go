@@ -129,7 +129,7 @@ func TestNetwork(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			n, err := confdir.Network(folder(t, test.files), "blue")
+			n, err := confdir.Network(nil, folder(t, test.files), "blue")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestNetworkThatIsNotFound(t *testing.T) {
 -- 30.conf --
 {"name": 7, "type": "a"}
 `)
-	_, err := confdir.Network(dir, "blue")
+	_, err := confdir.Network(nil, dir, "blue")
 	notFound, ok := errors.AsType[*confdir.NotFoundError](err)
 	if !ok || len(notFound.Skipped) != 2 {
 		t.Fatalf("got %v, want a NotFoundError that skipped two files", err)
@@ -166,7 +166,7 @@ func TestNetworkThatIsNotFound(t *testing.T) {
 		t.Errorf("got %v, but 20.conf is a configuration", err)
 	}
 
-	_, err = confdir.Network(filepath.Join(dir, "missing"), "blue")
+	_, err = confdir.Network(nil, filepath.Join(dir, "missing"), "blue")
 	if _, ok := errors.AsType[*confdir.NotFoundError](err); !ok {
 		t.Errorf("without the folder: got %v, want a NotFoundError", err)
 	}
@@ -202,7 +202,7 @@ type: b
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := folder(t, test.files)
-			n, err := confdir.Network(dir, "blue")
+			n, err := confdir.Network(nil, dir, "blue")
 			if err == nil {
 				t.Fatalf("got %+v, want an error", n)
 			}
@@ -235,7 +235,7 @@ nothing
 nothing
 `)
 	for path, want := range map[string]string{"": "inlined first", "10-blue.conflist": "inlined first", "20-red.conf": "alone"} {
-		n, err := confdir.FromPath(filepath.Join(dir, path))
+		n, err := confdir.FromPath(nil, filepath.Join(dir, path))
 		if err != nil {
 			t.Errorf("%q: %v", path, err)
 			continue
@@ -245,12 +245,12 @@ nothing
 		}
 	}
 	for _, path := range []string{"missing", "missing.conf", "empty"} {
-		_, err := confdir.FromPath(filepath.Join(dir, path))
+		_, err := confdir.FromPath(nil, filepath.Join(dir, path))
 		if _, ok := errors.AsType[*confdir.NotFoundError](err); !ok {
 			t.Errorf("%s: got %v, want a NotFoundError", path, err)
 		}
 	}
-	if _, err := confdir.FromPath(filepath.Join(dir, "30-nameless.conf")); err == nil || !strings.Contains(err.Error(), "name: missing") {
+	if _, err := confdir.FromPath(nil, filepath.Join(dir, "30-nameless.conf")); err == nil || !strings.Contains(err.Error(), "name: missing") {
 		t.Errorf("without a name: got %v", err)
 	}
 }
@@ -261,8 +261,8 @@ func TestFilesAreBounded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "10.conf"), []byte(big), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, byPath := confdir.FromPath(filepath.Join(dir, "10.conf"))
-	_, byName := confdir.Network(dir, "blue")
+	_, byPath := confdir.FromPath(nil, filepath.Join(dir, "10.conf"))
+	_, byName := confdir.Network(nil, dir, "blue")
 	for _, err := range []error{byPath, byName} {
 		if err == nil || !strings.Contains(err.Error(), "10.conf: more than 262144 bytes") {
 			t.Errorf("got %v, want the limit", err)
@@ -275,7 +275,7 @@ func TestFolderThatCannotBeRead(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := confdir.Network(file, "blue")
+	_, err := confdir.Network(nil, file, "blue")
 	if pathErr, ok := errors.AsType[*fs.PathError](err); !ok {
 		t.Errorf("got %v (%v), want the error of the file system", err, pathErr)
 	}
@@ -291,11 +291,11 @@ func FuzzNetwork(f *testing.F) {
 		if filepath.Base(file) != file || os.WriteFile(filepath.Join(dir, file), content, 0o600) != nil {
 			return
 		}
-		n, err := confdir.Network(dir, "blue")
+		n, err := confdir.Network(nil, dir, "blue")
 		if err == nil && (n.Name != "blue" || len(n.Plugins) == 0) {
 			t.Errorf("%s is %+v", content, n)
 		}
-		if n, err := confdir.FromPath(dir); err == nil && (n.Name == "" || len(n.Plugins) == 0) || err != nil && !strings.Contains(err.Error(), dir) {
+		if n, err := confdir.FromPath(nil, dir); err == nil && (n.Name == "" || len(n.Plugins) == 0) || err != nil && !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s is %+v, %v", content, n, err)
 		}
 	})

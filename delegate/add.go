@@ -2,7 +2,6 @@ package delegate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -314,15 +313,7 @@ func batches(plan []Planned, chains []*chain.Chain) (sizes []int) {
 
 // parentInPod says whether a plugin looks its parent up in the pod, where another attachment may have to make it.
 func parentInPod(p *Planned) bool {
-	for _, plugin := range p.Network.Plugins {
-		var c struct {
-			LinkInContainer bool `json:"linkInContainer"`
-		}
-		if json.Unmarshal(plugin.Bytes, &c) != nil || c.LinkInContainer {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.Network.Plugins, func(plugin conf.Plugin) bool { return plugin.ParentInPod })
 }
 
 // takeBack undoes the attachments of an ADD that fails, and returns why it fails, with what could not be undone.

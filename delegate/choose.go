@@ -147,14 +147,14 @@ func (o *choice) load(c *conf.Config, found map[string]resolve.Network) (network
 	case o.inline != nil:
 		return o.inline, nil
 	case o.path != "":
-		return confdir.FromPath(o.path)
+		return confdir.FromPath(c.Memory, o.path)
 	case o.onDisk != "":
-		return confdir.Network(c.ConfDir, o.onDisk)
+		return confdir.Network(c.Memory, c.ConfDir, o.onDisk)
 	}
 	nad, exists := found[o.nad.String()]
 	switch {
 	case !exists && o.nadOrDisk:
-		network, err = confdir.Network(c.ConfDir, o.nad.Name)
+		network, err = confdir.Network(c.Memory, c.ConfDir, o.nad.Name)
 		if _, notFound := errors.AsType[*confdir.NotFoundError](err); notFound {
 			return nil, fmt.Errorf("%w; nor does NetworkAttachmentDefinition %s exist", err, o.nad)
 		}
@@ -163,13 +163,13 @@ func (o *choice) load(c *conf.Config, found map[string]resolve.Network) (network
 	case !exists:
 		return nil, &noNetworkError{*o.nad}
 	case nad.Config == "":
-		if network, err = confdir.Network(c.ConfDir, o.nad.Name); err != nil {
+		if network, err = confdir.Network(c.Memory, c.ConfDir, o.nad.Name); err != nil {
 			return nil, fmt.Errorf("NetworkAttachmentDefinition %s has no spec.config: %w", o.nad, err)
 		}
 		return network, nil
 	}
 	o.tenant = o.selection.Name != ""
-	if network, err = conf.ParseNetwork([]byte(nad.Config), o.nad.Name); err != nil {
+	if network, err = conf.ParseNetworkWith(c.Memory, nad.Config, o.nad.Name); err != nil {
 		return nil, fmt.Errorf("NetworkAttachmentDefinition %s: spec.config: %w", o.nad, err)
 	}
 	return network, nil

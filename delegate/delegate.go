@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -43,6 +44,9 @@ type Delegator struct {
 	// Executor runs plugins of others; nil means that this process does. Where there is a Caller this process executes nothing:
 	// without Executor a call that needs the plugin of somebody else fails with [cni.ErrElsewhere] too.
 	Executor cni.Executor
+
+	// Memory is for a process that serves many calls; nil remembers nothing from one to the next.
+	Memory *memo.Memory
 
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
@@ -72,7 +76,7 @@ type call struct {
 }
 
 func (d *Delegator) call(req *cni.Request) (*call, error) {
-	c, err := conf.Parse(req.Config)
+	c, err := conf.ParseWith(d.Memory, req.Config)
 	if err != nil {
 		return nil, err
 	}

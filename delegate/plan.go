@@ -71,7 +71,7 @@ func ownNetworks(c *conf.Config, choices []choice, networks []*conf.Network, fou
 		}
 		if err == nil {
 			own.names = append(own.names, network.Name)
-			own.bridges = append(own.bridges, network.Bridges()...)
+			own.bridges = append(own.bridges, network.Bridges(c.Memory)...)
 		}
 		if nad != nil {
 			own.nads = append(own.nads, *nad)

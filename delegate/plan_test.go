@@ -6,12 +6,14 @@ import (
 	"flag"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/resolve"
 
 	"os"
@@ -79,27 +81,45 @@ func testPlan(t *testing.T, file string) {
 			t.Fatalf("%s: unknown file %s", file, f.Name)
 		}
 	}
-	c, err := conf.Parse(config)
-	if err != nil {
-		t.Fatal(err)
+	plan := func(m *memo.Memory) string {
+		c, err := conf.ParseWith(m, config)
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		var got bytes.Buffer
+		plan, err := NewPlan(c, pod, "eth0", taken)
+		if err == nil {
+			err = WritePlan(&got, plan)
+		}
+		if err != nil {
+			got.Reset()
+			got.WriteString("error:\n" + strings.ReplaceAll(err.Error(), dir, "$DIR") + "\n")
+		}
+		return got.String()
 	}
-	var got bytes.Buffer
-	plan, err := NewPlan(c, pod, "eth0", taken)
-	if err == nil {
-		err = WritePlan(&got, plan)
-	}
-	if err != nil {
-		got.Reset()
-		got.WriteString("error:\n" + strings.ReplaceAll(err.Error(), dir, "$DIR") + "\n")
-	}
+	got := plan(nil)
 	if *update && wantIndex >= 0 {
-		ar.Files[wantIndex].Data = got.Bytes()
+		ar.Files[wantIndex].Data = []byte(got)
 		if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)
 	}
+	// A memory changes nothing, however many plan at the same time.
+	m := new(memo.Memory)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 3 {
+				if diff := cmp.Diff(string(want), plan(m)); diff != "" {
+					t.Errorf("plan with a memory (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

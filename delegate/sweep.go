@@ -112,7 +112,7 @@ type Finding struct {
 //
 // The error is that of the journal. What happened to each record is in the findings.
 func (d *Delegator) Sweep(ctx context.Context, req *cni.Request, o SweepOptions) error {
-	entry, invalid := conf.Parse(req.Config) // what could be read of an invalid one is enough, as it is for DEL
+	entry, invalid := conf.ParseWith(d.Memory, req.Config) // what could be read of an invalid one is enough, as it is for DEL
 	c, err := d.callWith(req, entry)
 	if err != nil {
 		return err

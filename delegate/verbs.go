@@ -27,7 +27,7 @@ func (c *call) chainOf(a *journal.Attachment) *chain.Chain {
 func (d *Delegator) Del(ctx context.Context, req *cni.Request) (err error) {
 	ctx, observed := d.observe(ctx, "DEL")
 	defer func() { observed.end(err) }()
-	entry, invalid := conf.Parse(req.Config) // what could be read of an invalid one is enough
+	entry, invalid := conf.ParseWith(d.Memory, req.Config) // what could be read of an invalid one is enough
 	c, err := d.callWith(req, entry)
 	if err != nil {
 		return err

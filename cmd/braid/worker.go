@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/worker"
@@ -28,9 +29,10 @@ func work(socket, about string) error {
 		return err
 	}
 	defer host.Close()
+	memory := new(memo.Memory) // of what is the same in one call as in the next
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
-		d.Caller, d.Executor = c.Waits, c.Execute
+		d.Caller, d.Executor, d.Memory = c.Waits, c.Execute, memory
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")

@@ -35,7 +35,7 @@ func confFiles(dir string) (names []string, err error) {
 
 // readPrimary reads a configuration and decides if it can be that of the default network.
 func readPrimary(path string) (*conf.Network, error) {
-	n, err := confdir.FromPath(path)
+	n, err := confdir.FromPath(nil, path)
 	if err != nil {
 		return nil, err
 	}
