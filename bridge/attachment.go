@@ -48,15 +48,15 @@ type attachment struct {
 
 // open reads a request and opens the namespaces. The caller closes.
 func (p Plugin) open(req *cni.Request) (a *attachment, err error) {
-	conf, err := parse(req.Config)
+	conf, err := cni.DecodeCommon(req, parse)
 	if err != nil {
 		return nil, err
 	}
 	a = &attachment{config: conf, req: req, owner: nft.Owner{Network: conf.Network, ContainerID: req.ContainerID, IfName: req.IfName}}
-	if a.ipam, err = ipam.For(req.Config, p.Find); err != nil {
+	if a.ipam, err = ipam.For(req, p.Find); err != nil {
 		return nil, err
 	}
-	if a.prev, err = cni.PrevResult(req.Config); err != nil {
+	if a.prev, err = req.PrevResult(); err != nil {
 		return nil, err
 	}
 	if a.pod, err = netdev.Open(req.Netns); err != nil {
@@ -208,7 +208,7 @@ func (a *attachment) address(ctx context.Context) error {
 		a.result.IPs[i] = ip
 	}
 	if !a.DNS.IsEmpty() {
-		a.result.DNS = a.DNS
+		a.result.DNS = *a.DNS.Copy()
 	}
 	return a.chooseGateways(a.result)
 }

@@ -52,12 +52,12 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 
 // Del implements [cni.Plugin]. It looks at as little of the configuration as it can, and needs no namespace.
 func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
-	conf, err := parseEssentials(req.Config)
+	conf, err := cni.DecodeCommon(req, parseEssentials)
 	if err != nil {
 		return err
 	}
 	// The addresses first: a DHCP lease can only be released while its interface exists.
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	errs := []error{err, delegate.Del(ctx, req)}
 	node, err := netdev.Host()
 	if err != nil {
@@ -75,7 +75,7 @@ func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
 
 // GC implements [cni.Plugin]. As Del, it looks at as little of the configuration as it can.
 func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
-	conf, err := parseEssentials(req.Config)
+	conf, err := cni.DecodeCommon(req, parseEssentials)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
 		return err
 	}
 	defer node.Close()
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	return errors.Join(
 		err,
 		deleteStalePorts(node, nft.Stale(conf.Network, valid)),
@@ -100,11 +100,11 @@ func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
 
 // Status implements [cni.Plugin].
 func (p Plugin) Status(ctx context.Context, req *cni.Request) error {
-	conf, err := parse(req.Config)
+	conf, err := cni.DecodeCommon(req, parse)
 	if err != nil {
 		return err
 	}
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (e *essentials) unplug(node *netdev.Namespace, owner nft.Owner, req *cni.Re
 	if err := e.forgetSourceRouting(req); err != nil || found {
 		return err
 	}
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return nil // an invalid one says nothing
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/undo"
 )
 
@@ -31,6 +32,7 @@ type Chain struct {
 	version string // the CNI version that the plugins are spoken to in
 	path    []string
 	links   []link
+	memory  *memo.Memory // nil remembers nothing
 }
 
 type link struct {
@@ -93,6 +95,13 @@ func Lenient(network *conf.Network, path []string, find cni.Lookup) *Chain {
 	if old, _ := version.GreaterThan("0.4.0", c.version); old && own {
 		c.version = "0.4.0"
 	}
+	return c
+}
+
+// With sets the memory of the chain, for the configurations that its plugins get and for what they decode of them, and returns
+// the chain.
+func (c *Chain) With(m *memo.Memory) *Chain {
+	c.memory = m
 	return c
 }
 
@@ -226,11 +235,11 @@ func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 // Status asks the plugins in turn and returns the first error.
 func (c *Chain) Status(ctx context.Context) error {
 	for i, l := range c.links {
-		config, err := c.derive(i, nil)
+		config, err := c.common(i)
 		if err != nil {
 			return err
 		}
-		req := &cni.Request{Path: c.path, Config: config}
+		req := &cni.Request{Path: c.path, Config: []byte(config), Common: cni.Common{Text: config, Memory: c.memory}}
 		if err := c.call(ctx, i, "STATUS", "", func(ctx context.Context) error { return l.plugin.Status(ctx, req) }); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 var update = flag.Bool("update", false, "write the requests of testdata as they are now")
@@ -70,7 +71,14 @@ func TestRequests(t *testing.T) {
 			if err := json.Unmarshal(ar.Files[1].Data, &capabilities); err != nil {
 				t.Fatal(err)
 			}
-			got := requests(t, network(t, string(ar.Files[0].Data)), capabilities)
+			got := requests(t, network(t, string(ar.Files[0].Data)), capabilities, nil)
+			remembering := new(memo.Memory)
+			for range 2 {
+				again := requests(t, network(t, string(ar.Files[0].Data)), capabilities, remembering)
+				if diff := cmp.Diff(string(got), string(again)); diff != "" {
+					t.Errorf("with a memory (-without +with):\n%s", diff)
+				}
+			}
 			if *update {
 				ar.Files[2].Data = got
 				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
@@ -84,13 +92,14 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func requests(t *testing.T, n *conf.Network, capabilities map[string]any) []byte {
+func requests(t *testing.T, n *conf.Network, capabilities map[string]any, m *memo.Memory) []byte {
 	t.Helper()
 	var f fakes
 	c, err := chain.New(n, nil, f.find)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.With(m)
 	ctx := context.Background()
 	res, err := c.Add(ctx, at, capabilities)
 	if err != nil {

@@ -65,6 +65,7 @@ type Request struct {
 	Attachment
 	Path   []string // CNI_PATH, split: where delegated plugins are looked up
 	Config []byte   // what a binary reads from standard input, prevResult included
+	Common Common   // what of Config other requests have too
 }
 
 // A Lookup finds the plugin of a type: one of Braid's own, or [Exec] for a binary. It never returns nil.

@@ -83,6 +83,16 @@ func (n *Network) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// UnmarshalNetwork is UnmarshalJSON with a memory.
+func UnmarshalNetwork(m *memo.Memory, b []byte) (*Network, error) {
+	return memo.Of(m, networkDocument(b), len(b), func() (*Network, error) {
+		n := new(Network)
+		return n, n.UnmarshalJSON(b)
+	})
+}
+
+type networkDocument string
+
 // Supports reports whether a plugin of the network declares the capability.
 //
 // "must verify that at least one plugin in the attachment list supports the "ips" capability"

@@ -306,6 +306,22 @@ func FuzzParseNetwork(f *testing.F) {
 	})
 }
 
+// Append is With for a key that is not there.
+func TestAppend(t *testing.T) {
+	for _, object := range []string{`{"a":1}`, `{"a":{"b":[9007199254740993]},"":null}`} {
+		for key, value := range map[string]any{"b": json.RawMessage(`{"c":"<"}`), "c": map[string]any{"<": 1}, "\x00\"": 1.5, "d": []string{}} {
+			got, err := conf.Append([]byte(object), key, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := conf.With([]byte(object), map[string]any{key: value})
+			if err != nil || string(got) != string(want) {
+				t.Errorf("got %s, want %s, %v", got, want, err)
+			}
+		}
+	}
+}
+
 func FuzzWith(f *testing.F) {
 	f.Add([]byte(`{"a": 1, "b": {"c": [1, 2.50]}, "": null}`), "b")
 	f.Add([]byte(`{"a": "<&>", "A": 9007199254740993}`), "c")

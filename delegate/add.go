@@ -184,6 +184,8 @@ func (c *call) plan(pod *resolve.Answer, taken []string) ([]Planned, []*chain.Ch
 	for i, p := range plan {
 		if chains[i], err = chain.New(p.Network, c.path, c.find); err != nil {
 			errs[i] = fmt.Errorf("network %s: %w", p.Name, err)
+		} else {
+			chains[i].With(c.Memory)
 		}
 	}
 	c.log.Debug("planned", "attachments", names(plan))

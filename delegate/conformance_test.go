@@ -10,6 +10,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/macvlan"
@@ -18,6 +19,11 @@ import (
 // TestConformance: a plugin made of plugins keeps what they all promise. The default network is a bridge, a second
 // network of every pod a macvlan.
 func TestConformance(t *testing.T) {
+	t.Run("plugin process", func(t *testing.T) { testConformance(t, nil) })
+	t.Run("worker", func(t *testing.T) { testConformance(t, new(memo.Memory)) })
+}
+
+func testConformance(t *testing.T, memory *memo.Memory) {
 	node := nettest.Node(t)
 	cnitest.Run(t, func(t *testing.T) *cnitest.Subject {
 		dir := t.TempDir()
@@ -41,7 +47,7 @@ func TestConformance(t *testing.T) {
 				filepath.Join(dir, "state"), br, filepath.Join(dir, "ipam"), nic.Name, filepath.Join(dir, "ipam"), subnet, routes)
 		}
 		return &cnitest.Subject{
-			Plugin: &delegate.Delegator{Own: own, Stderr: t.Output(), BootID: "b"},
+			Plugin: &delegate.Delegator{Own: own, Stderr: t.Output(), BootID: "b", Memory: memory},
 			Config: config("10.2.0.0/16", ""),
 			Shared: []string{br},
 			Failing: map[string][]byte{

@@ -88,6 +88,7 @@ func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.Memory = d.Memory
 	log := newLogger(c, d.Stderr).With("container", req.ContainerID, "ifname", req.IfName)
 	for _, key := range c.Ignored {
 		log.Warn("key has no effect", "key", key)

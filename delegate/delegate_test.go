@@ -23,6 +23,7 @@ import (
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
@@ -46,6 +47,7 @@ type world struct {
 	observed  []*resolve.Observation
 	netns     *nettest.NS
 	onReport  func() // unless it is nil
+	memory    memo.Memory
 }
 
 func newWorld(t *testing.T) *world {
@@ -91,7 +93,7 @@ func (w *world) delegator() *delegate.Delegator {
 		}}
 	}
 	return &delegate.Delegator{
-		Own: func(cni.Lookup) map[string]cni.Plugin { return own }, Stderr: w.t.Output(), BootID: "boot-1",
+		Own: func(cni.Lookup) map[string]cni.Plugin { return own }, Stderr: w.t.Output(), BootID: "boot-1", Memory: &w.memory,
 		Resolver: func(*conf.Config, *slog.Logger) (interface {
 			resolve.Resolver
 			io.Closer

@@ -16,7 +16,7 @@ import (
 
 // chainOf returns the plugins that made an attachment.
 func (c *call) chainOf(a *journal.Attachment) *chain.Chain {
-	return chain.Lenient(a.Network, c.path, c.find)
+	return chain.Lenient(a.Network, c.path, c.find).With(c.Memory)
 }
 
 // Del implements [cni.Plugin]. It needs the journal only: neither the API server, nor a valid configuration, nor the

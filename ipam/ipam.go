@@ -28,24 +28,32 @@ type Delegate struct {
 	plugin cni.Plugin
 }
 
-// For returns the delegate of a configuration. A type that is no file name is an error of code 7.
-func For(config []byte, find cni.Lookup) (Delegate, error) {
+// For returns the delegate of the configuration of a request. A type that is no file name is an error of code 7.
+func For(req *cni.Request, find cni.Lookup) (Delegate, error) {
+	name, err := cni.DecodeCommon(req, typeOf)
+	if err != nil {
+		return Delegate{}, err
+	}
+	switch t := string(name); {
+	case t == "":
+		return Delegate{}, nil
+	case t == "." || t == ".." || strings.ContainsAny(t, "/\\\x00"):
+		return Delegate{}, invalid("ipam.type is %q: want the name of a plugin's file, without a path", t)
+	default:
+		return Delegate{t, find(t)}, nil
+	}
+}
+
+type pluginType string
+
+func typeOf(config []byte) (pluginType, error) {
 	var conf struct {
 		IPAM struct {
 			Type string `json:"type"`
 		} `json:"ipam"`
 	}
-	if err := Decode(config, &conf); err != nil {
-		return Delegate{}, err
-	}
-	t := conf.IPAM.Type
-	switch {
-	case t == "":
-		return Delegate{}, nil
-	case t == "." || t == ".." || strings.ContainsAny(t, "/\\\x00"):
-		return Delegate{}, invalid("ipam.type is %q: want the name of a plugin's file, without a path", t)
-	}
-	return Delegate{t, find(t)}, nil
+	err := Decode(config, &conf)
+	return pluginType(conf.IPAM.Type), err
 }
 
 // Configured says whether there is an address plugin at all.

@@ -25,7 +25,7 @@ func oneAddress() *types100.Result {
 
 func delegate(t *testing.T, p cni.Plugin) ipam.Delegate {
 	t.Helper()
-	d, err := ipam.For([]byte(config), func(pluginType string) cni.Plugin {
+	d, err := ipam.For(&cni.Request{Config: []byte(config)}, func(pluginType string) cni.Plugin {
 		if pluginType != "pool" {
 			t.Errorf("plugin %q was looked for", pluginType)
 		}
@@ -145,7 +145,7 @@ func TestErrorsNameThePlugin(t *testing.T) {
 func TestLayer2(t *testing.T) {
 	never := func(string) cni.Plugin { t.Error("a plugin was looked for"); return nil }
 	for _, conf := range []string{`{}`, `{"ipam":{}}`, `{"ipam":null}`, `{"ipam":{"type":""}}`, `{"ipam":{"type":null}}`} {
-		d, err := ipam.For([]byte(conf), never)
+		d, err := ipam.For(&cni.Request{Config: []byte(conf)}, never)
 		if err != nil || d.Configured() {
 			t.Errorf("%s: %+v, %v", conf, d, err)
 		}
@@ -175,7 +175,7 @@ func TestBadType(t *testing.T) {
 		`{"ipam":[]}`:                       {types.ErrInvalidNetworkConfig, "ipam is a JSON array"},
 		`{`:                                 {types.ErrDecodingFailure, "decode configuration"},
 	} {
-		d, err := ipam.For([]byte(conf), func(string) cni.Plugin { t.Errorf("%s: looked for", conf); return nil })
+		d, err := ipam.For(&cni.Request{Config: []byte(conf)}, func(string) cni.Plugin { t.Errorf("%s: looked for", conf); return nil })
 		coded, ok := errors.AsType[*types.Error](err)
 		if !ok || coded.Code != want.code || !strings.Contains(err.Error(), want.msg) || d.Configured() {
 			t.Errorf("%s: %+v, error %v, want code %d and %q", conf, d, err, want.code, want.msg)

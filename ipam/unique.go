@@ -112,6 +112,7 @@ func avoiding(req *cni.Request, avoid map[netip.Addr]net.HardwareAddr) (*cni.Req
 		return nil, err
 	}
 	next := *req
+	next.Common = cni.Common{}
 	next.Config, err = json.Marshal(conf)
 	return &next, err
 }

@@ -39,7 +39,7 @@ func (r *rotating) Del(context.Context, *cni.Request) error {
 func (r *rotating) unique(t *testing.T, taken ipam.Taken) (*types100.Result, error) {
 	t.Helper()
 	req := &cni.Request{Config: []byte(`{"n": 12345678901234567890, "args": {"cni": {"x": 1}}, "ipam": {"type": "other"}}`)}
-	d, err := ipam.For(req.Config, func(string) cni.Plugin { return r })
+	d, err := ipam.For(req, func(string) cni.Plugin { return r })
 	if err != nil {
 		t.Fatal(err)
 	}

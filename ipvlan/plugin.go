@@ -53,7 +53,7 @@ func refuseMAC(req *cni.Request) error {
 // Del implements [cni.Plugin].
 func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
 	// Nothing else of the configuration is looked at, so nothing else has to be valid.
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	if err != nil {
 		return errors.Join(err, stacked.Delete(req, kind))
 	}
@@ -89,11 +89,11 @@ func (p Plugin) Status(ctx context.Context, req *cni.Request) error {
 
 // device turns the configuration into the interface to be made or checked.
 func (p Plugin) device(req *cni.Request) (*stacked.Device, error) {
-	conf, err := parse(req.Config)
+	conf, err := cni.DecodeCommon(req, parse)
 	if err != nil {
 		return nil, err
 	}
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -109,7 +110,12 @@ func (e *CorruptError) Error() string { return fmt.Sprintf("read record %s: %v",
 func (e *CorruptError) Unwrap() error { return e.Err }
 
 // A Journal is a folder of records. It is safe for concurrent use, by processes too, under its locks.
-type Journal struct{ dir string }
+type Journal struct {
+	dir string
+
+	// Memory is for what [Journal.Get] decodes; nil remembers nothing.
+	Memory *memo.Memory
+}
 
 // Open returns the journal in dir, and makes the folder if need be.
 func Open(dir string) (*Journal, error) {
@@ -125,7 +131,7 @@ func Open(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("the journal's folder %s has owner %d and mode %04o: want %d, and that nobody else can write (0700)",
 			dir, st.Uid, info.Mode().Perm(), os.Geteuid())
 	}
-	return &Journal{dir}, nil
+	return &Journal{dir: dir}, nil
 }
 
 // Writable returns an error if it is certain that no record can be put into it.
@@ -186,10 +192,12 @@ func (j *Journal) write(r *Record) error {
 // Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read, a
 // *NewerError if a newer version of Braid has written it so that this one cannot.
 func (j *Journal) Get(containerID, ifName string) (*Record, error) {
-	return read(j.path(containerID, ifName))
+	return readWith(j.Memory, j.path(containerID, ifName))
 }
 
-func read(path string) (*Record, error) {
+func read(path string) (*Record, error) { return readWith(nil, path) }
+
+func readWith(m *memo.Memory, path string) (*Record, error) {
 	b, err := readFile(path)
 	if err != nil {
 		return nil, err
@@ -197,7 +205,7 @@ func read(path string) (*Record, error) {
 	r := new(Record)
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
-	err = d.Decode(r)
+	err = decodeRecord(m, d, r)
 	record, lines := b[:d.InputOffset()], b[d.InputOffset():]
 	if err != nil || r.Version > version {
 		if newer := newer(path, record); newer != nil {

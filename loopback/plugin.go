@@ -25,7 +25,7 @@ var _ cni.Plugin = Plugin{}
 
 // Add sets lo up and returns its addresses, or prevResult as it came if there is one.
 func (Plugin) Add(_ context.Context, req *cni.Request) (*types100.Result, error) {
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (Plugin) Del(_ context.Context, req *cni.Request) error {
 
 // Check fails if lo is down.
 func (Plugin) Check(_ context.Context, req *cni.Request) error {
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,17 @@ type config struct {
 	sources []net.HardwareAddr
 }
 
+// essentials are what DEL reads of a configuration, which may be invalid otherwise.
+type essentials struct {
+	Network    string `json:"name"`
+	HostAccess bool   `json:"hostAccess"`
+}
+
+func parseEssentials(doc []byte) (e essentials, err error) {
+	err = stacked.Decode(doc, &e)
+	return e, err
+}
+
 const defaultMode = "bridge"
 
 var modes = map[string]netlink.MacvlanMode{

@@ -314,7 +314,7 @@ func ownRoutes(host *netdev.Namespace) ([]netlink.Route, error) {
 
 // check fails if the node has no route to an address of the pod. That of the pod to the node is in the result.
 func (a access) check(req *cni.Request) error {
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil || prev == nil {
 		return err
 	}

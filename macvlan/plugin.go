@@ -59,17 +59,13 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 
 // Del implements [cni.Plugin].
 func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
-	var conf struct {
-		Network    string `json:"name"`
-		HostAccess bool   `json:"hostAccess"`
-	}
 	// Nothing else of the configuration is looked at, so nothing else has to be valid. With values of other types there
 	// was no ADD that passed.
 	var err error
-	if stacked.Decode(req.Config, &conf) == nil && conf.HostAccess {
+	if conf, invalid := cni.DecodeCommon(req, parseEssentials); invalid == nil && conf.HostAccess {
 		err = accessOf(conf.Network).remove(ctx, req.Attachment)
 	}
-	delegate, ipamErr := ipam.For(req.Config, p.Find)
+	delegate, ipamErr := ipam.For(req, p.Find)
 	if ipamErr != nil {
 		return errors.Join(err, ipamErr, stacked.Delete(req, kind))
 	}
@@ -118,11 +114,11 @@ func (p Plugin) Status(ctx context.Context, req *cni.Request) error {
 
 // device turns the configuration into the interface to be made or checked.
 func (p Plugin) device(req *cni.Request) (*config, *stacked.Device, error) {
-	conf, err := parse(req.Config)
+	conf, err := cni.DecodeCommon(req, parse)
 	if err != nil {
 		return nil, nil, err
 	}
-	delegate, err := ipam.For(req.Config, p.Find)
+	delegate, err := ipam.For(req, p.Find)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -14,23 +14,9 @@ import (
 // RequestedMAC returns the MAC address that a request asks for, or nil. The last of these counts: "mac" of the
 // configuration, MAC of CNI_ARGS, args.cni.mac, runtimeConfig.mac. The error, of code 7, names the one that is wrong.
 func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
-	var conf struct {
-		MAC  string `json:"mac"`
-		Args struct {
-			CNI struct {
-				MAC string `json:"mac"`
-			} `json:"cni"`
-		} `json:"args"`
-		RuntimeConfig struct {
-			MAC string `json:"mac"`
-		} `json:"runtimeConfig"`
-	}
-	var mismatch *json.UnmarshalTypeError
-	if err := json.Unmarshal(req.Config, &conf); errors.As(err, &mismatch) {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("%s: found %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type), "")
-	} else if err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decode configuration: "+err.Error(), "")
+	conf, err := cni.Decode(req, decodeMACs)
+	if err != nil {
+		return nil, err
 	}
 	fromArgs, _ := req.Arg("MAC")
 	var mac net.HardwareAddr
@@ -50,6 +36,30 @@ func RequestedMAC(req *cni.Request) (net.HardwareAddr, error) {
 		mac = parsed
 	}
 	return mac, nil
+}
+
+// macs are the keys that ask for a MAC address.
+type macs struct {
+	MAC  string `json:"mac"`
+	Args struct {
+		CNI struct {
+			MAC string `json:"mac"`
+		} `json:"cni"`
+	} `json:"args"`
+	RuntimeConfig struct {
+		MAC string `json:"mac"`
+	} `json:"runtimeConfig"`
+}
+
+func decodeMACs(config []byte) (m macs, err error) {
+	err = json.Unmarshal(config, &m)
+	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return m, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("%s: found %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type), "")
+	} else if err != nil {
+		return m, types.NewError(types.ErrDecodingFailure, "decode configuration: "+err.Error(), "")
+	}
+	return m, nil
 }
 
 // ParseMAC parses the MAC address of an interface. The error is to be put after the value: it says what is wrong with it.

@@ -11,6 +11,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/delegate"
+	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/nettest"
 )
 
@@ -26,9 +27,10 @@ func TestDelegatorForCallerThatIsGone(t *testing.T) {
 		}
 		return nil
 	}}
+	memory := new(memo.Memory)
 	delegator := func(waits func() error) *delegate.Delegator {
 		return &delegate.Delegator{
-			Own: func(cni.Lookup) map[string]cni.Plugin { return map[string]cni.Plugin{"fake": fake} }, Stderr: t.Output(), BootID: "b", Caller: waits,
+			Own: func(cni.Lookup) map[string]cni.Plugin { return map[string]cni.Plugin{"fake": fake} }, Stderr: t.Output(), BootID: "b", Caller: waits, Memory: memory,
 		}
 	}
 	socket, stop := serve(t, &Worker{Plugin: func(c Caller) cni.Plugin { return delegator(c.Waits) }})

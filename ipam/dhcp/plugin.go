@@ -93,7 +93,7 @@ func (Plugin) Check(ctx context.Context, req *cni.Request) error {
 	if err != nil {
 		return err
 	}
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return err
 	}

@@ -21,16 +21,27 @@ import (
 // maxRanges bounds the ranges of a configuration, all sets together. Each is compared with each.
 const maxRanges = 1024
 
-// A config is what the plugin reads of a network configuration, checked.
+// A config is what the plugin reads of a request, checked.
 type config struct {
-	folder     string // of the reservations
-	resolvConf string
-	routes     []*types.Route
-	sets       []set        // one address of each
-	requested  []netip.Addr // by set; invalid where any address will do
-	pod        string       // whose addresses are to be remembered; empty if they are not
-	avoid      map[netip.Addr]bool
+	*written
+	folder    string       // of the reservations
+	requested []netip.Addr // by set; invalid where any address will do
+	pod       string       // whose addresses are to be remembered; empty if they are not
 }
+
+// written is what the plugin reads of a network configuration, checked. It can be that of other requests too.
+type written struct {
+	names
+	resolvConf              string
+	routes                  []*types.Route
+	sets                    []set // one address of each
+	sticky                  bool
+	avoid                   map[netip.Addr]bool
+	inArgs, inRuntimeConfig []string // addresses that "args" and "runtimeConfig" ask for
+}
+
+// names are what the folder of the reservations is called by.
+type names struct{ network, dataDir string }
 
 // jsonConfig is a configuration as it is written.
 type jsonConfig struct {
@@ -66,7 +77,15 @@ func (j *jsonConfig) withoutRanges() bool {
 
 // folderOf reads where the reservations of a network are, which is all that DEL and GC need: they work with a
 // configuration that is no longer valid. A dataDir that is no string has never been used.
-func (p Plugin) folderOf(config []byte) (string, error) {
+func (p Plugin) folderOf(req *cni.Request) (string, error) {
+	n, err := cni.DecodeCommon(req, decodeNames)
+	if err != nil {
+		return "", err
+	}
+	return p.folder(n)
+}
+
+func decodeNames(config []byte) (names, error) {
 	var j struct {
 		Name string `json:"name"`
 		IPAM struct {
@@ -75,46 +94,61 @@ func (p Plugin) folderOf(config []byte) (string, error) {
 	}
 	if err := json.Unmarshal(config, &j); err != nil {
 		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok {
-			return "", ipam.Decode(config, &j)
+			return names{}, ipam.Decode(config, &j)
 		}
 	}
-	return p.folder(j.Name, j.IPAM.DataDir)
+	return names{j.Name, j.IPAM.DataDir}, nil
 }
 
-func (p Plugin) folder(network, dataDir string) (string, error) {
-	if err := utils.ValidateNetworkName(network); err != nil {
-		return "", invalid("name is %q: want the name of a network, which a folder can have", network)
+func (p Plugin) folder(n names) (string, error) {
+	if err := utils.ValidateNetworkName(n.network); err != nil {
+		return "", invalid("name is %q: want the name of a network, which a folder can have", n.network)
 	}
-	return filepath.Join(cmp.Or(dataDir, p.DataDir, "/var/lib/cni/networks"), network), nil
+	return filepath.Join(cmp.Or(n.dataDir, p.DataDir, "/var/lib/cni/networks"), n.network), nil
 }
 
-// parse reads and checks a configuration. All complaints are joined; each names its key.
+// parse reads and checks a request. All complaints are joined; each names its key.
 func (p Plugin) parse(req *cni.Request) (*config, error) {
-	j, err := decode(req.Config)
+	w, err := cni.Decode(req, decodeWritten)
 	if err != nil {
 		return nil, err
 	}
-	c := &config{resolvConf: j.IPAM.ResolvConf}
-	if len(j.Args.Avoid) > 0 {
-		c.avoid = make(map[netip.Addr]bool)
-	}
-	for _, a := range j.Args.Avoid {
-		c.avoid[a] = true
-	}
-	var folderErr, routesErr error
-	c.folder, folderErr = p.folder(j.Name, j.IPAM.DataDir)
-	c.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
-	err = errors.Join(folderErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", c.resolvConf), c.readSets(j))
-	if err == nil { // requests can be judged by ranges that are right only
-		err = c.readRequested(j, req.Attachment)
-	}
-	if err != nil {
+	c := &config{written: w}
+	if c.folder, err = p.folder(w.names); err != nil {
 		return nil, err
 	}
-	if j.IPAM.Sticky {
+	if err := c.readRequested(req.Attachment); err != nil {
+		return nil, err
+	}
+	if w.sticky {
 		c.pod = podOf(req.Attachment)
 	}
 	return c, nil
+}
+
+func decodeWritten(doc []byte) (*written, error) {
+	j, err := decode(doc)
+	if err != nil {
+		return nil, err
+	}
+	w := &written{
+		names: names{j.Name, j.IPAM.DataDir}, resolvConf: j.IPAM.ResolvConf, sticky: j.IPAM.Sticky,
+		inArgs: j.Args.CNI.IPs, inRuntimeConfig: j.RuntimeConfig.IPs,
+	}
+	if len(j.Args.Avoid) > 0 {
+		w.avoid = make(map[netip.Addr]bool)
+	}
+	for _, a := range j.Args.Avoid {
+		w.avoid[a] = true
+	}
+	_, nameErr := Plugin{}.folder(w.names)
+	var routesErr error
+	w.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
+	err = errors.Join(nameErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", w.resolvConf), w.readSets(j))
+	if err != nil { // requests can be judged by ranges that are right only
+		return nil, err
+	}
+	return w, nil
 }
 
 func decode(config []byte) (*jsonConfig, error) {
@@ -136,7 +170,7 @@ func absolute(key, path string) error {
 }
 
 // readSets reads the range sets in the order in which they are numbered: those of the runtime first.
-func (c *config) readSets(j *jsonConfig) error {
+func (c *written) readSets(j *jsonConfig) error {
 	lists := slices.Concat(j.RuntimeConfig.IPRanges, j.IPAM.Ranges)
 	total := 0
 	for _, ranges := range lists {
@@ -171,7 +205,7 @@ func (c *config) readSets(j *jsonConfig) error {
 }
 
 // fitsVersion refuses more addresses than results of old CNI versions can have.
-func (c *config) fitsVersion(cniVersion string) error {
+func (c *written) fitsVersion(cniVersion string) error {
 	if ok, _ := version.GreaterThanOrEqualTo(cniVersion, "0.3.0"); ok {
 		return nil
 	}
@@ -193,7 +227,7 @@ func (c *config) fitsVersion(cniVersion string) error {
 // readRequested reads the addresses that were asked for, and finds the set of each.
 //
 // Conventions of CNI: where "args" are given, "the plugin must ignore the CNI_ARGS Field".
-func (c *config) readRequested(j *jsonConfig, at cni.Attachment) error {
+func (c *config) readRequested(at cni.Attachment) error {
 	c.requested = make([]netip.Addr, len(c.sets))
 	var errs []error
 	request := func(key string, list []string) {
@@ -207,9 +241,9 @@ func (c *config) readRequested(j *jsonConfig, at cni.Attachment) error {
 			}
 		}
 	}
-	request("args.cni.ips", j.Args.CNI.IPs)
-	request("runtimeConfig.ips", j.RuntimeConfig.IPs)
-	if ip, _ := at.Arg("IP"); ip != "" && len(j.Args.CNI.IPs)+len(j.RuntimeConfig.IPs) == 0 {
+	request("args.cni.ips", c.inArgs)
+	request("runtimeConfig.ips", c.inRuntimeConfig)
+	if ip, _ := at.Arg("IP"); ip != "" && len(c.inArgs)+len(c.inRuntimeConfig) == 0 {
 		request("IP of CNI_ARGS", strings.Split(ip, ","))
 	}
 	return errors.Join(errs...)
@@ -248,14 +282,14 @@ func parseRequested(s string) (netip.Addr, error) {
 }
 
 // isGateway says whether an address is that of a gateway, which is never given out.
-func (c *config) isGateway(a netip.Addr) bool {
+func (c *written) isGateway(a netip.Addr) bool {
 	return slices.ContainsFunc(c.sets, func(s set) bool {
 		return slices.ContainsFunc(s.ranges, func(r addressRange) bool { return r.gateway == a })
 	})
 }
 
 // usable says whether an address that is not reserved can be given out.
-func (c *config) usable(a netip.Addr) bool { return !c.isGateway(a) && !c.avoid[a] }
+func (c *written) usable(a netip.Addr) bool { return !c.isGateway(a) && !c.avoid[a] }
 
 // podOf names the pod's interface in the memory of addresses; empty if the runtime names no pod.
 func podOf(at cni.Attachment) string {

@@ -41,7 +41,10 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, er
 	if err != nil {
 		return nil, err
 	}
-	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Routes: c.routes}
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	for _, r := range c.routes { // a result is changed on its way
+		res.Routes = append(res.Routes, r.Copy())
+	}
 	if c.resolvConf != "" {
 		if res.DNS, err = readResolvConf(c.resolvConf); err != nil {
 			return nil, err
@@ -65,7 +68,7 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, er
 
 // Del implements [cni.Plugin]. It needs the network's name and dataDir only.
 func (p Plugin) Del(ctx context.Context, req *cni.Request) error {
-	folder, err := p.folderOf(req.Config)
+	folder, err := p.folderOf(req)
 	if err != nil {
 		return err
 	}
@@ -87,7 +90,7 @@ func (p Plugin) Check(ctx context.Context, req *cni.Request) error {
 	if err != nil {
 		return err
 	}
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func (c *config) compare(held, assigned []netip.Addr, o store.Owner) error {
 
 // GC implements [cni.Plugin]. A reservation without interface name is valid with any interface of its container.
 func (p Plugin) GC(ctx context.Context, req *cni.Request) error {
-	folder, err := p.folderOf(req.Config)
+	folder, err := p.folderOf(req)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,8 @@ func (p Plugin) Pools(conf []byte, root string) ([]Pool, error) {
 	if err != nil || j.withoutRanges() {
 		return nil, err
 	}
-	var c config
-	folder, err := p.folderOf(conf)
+	var c written
+	folder, err := p.folder(names{j.Name, j.IPAM.DataDir})
 	if err := errors.Join(err, c.readSets(j)); err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ type poolSpan struct {
 
 // measure returns the pools with their sizes, and all ranges, which have nothing in common, in the order of their
 // addresses.
-func (c *config) measure() (pools []Pool, spans []poolSpan) {
+func (c *written) measure() (pools []Pool, spans []poolSpan) {
 	pools = make([]Pool, len(c.sets))
 	for i, s := range c.sets {
 		for _, r := range s.ranges {

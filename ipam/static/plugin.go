@@ -41,7 +41,7 @@ func (Plugin) Check(_ context.Context, req *cni.Request) error {
 	if err != nil {
 		return err
 	}
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ type Device struct {
 
 // Add makes the attachment, or leaves nothing behind.
 func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (d *Device) addresses(ctx context.Context, ns *netdev.Namespace, prev *type
 		own.IPs[i].Interface = types100.Int(0)
 	}
 	if !d.DNS.IsEmpty() {
-		own.DNS = d.DNS
+		own.DNS = *d.DNS.Copy()
 	}
 	return own, nil
 }

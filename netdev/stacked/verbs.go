@@ -68,7 +68,7 @@ func Delete(req *cni.Request, kind string) error {
 
 // Check fails if the attachment is not what prevResult and the configuration say.
 func (d *Device) Check(ctx context.Context, req *cni.Request) error {
-	prev, err := cni.PrevResult(req.Config)
+	prev, err := req.PrevResult()
 	if err != nil {
 		return err
 	}
