@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/internal/undo"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/netdev"
@@ -251,7 +252,10 @@ func atOnce(ctx context.Context, first, n int, do func(ctx context.Context, i in
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range n {
-		group.Go(func() error { return do(ctx, first+i) })
+		group.Go(func() error {
+			roomy.Stack()
+			return do(ctx, first+i)
+		})
 	}
 	return group.Wait()
 }

@@ -56,6 +56,7 @@ func choose(c *conf.Config, pod *resolve.Answer) ([]choice, error) {
 		own.isDefault = true
 		choices = slices.Insert(slices.DeleteFunc(choices, func(o choice) bool { return o.isDefault }), 0, own)
 	}
+	choices = slices.Grow(choices, len(selections))
 	for i := range selections {
 		choices = append(choices, podChoice(conf.AnnotationNetworks, &selections[i], pod))
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/roomy"
 )
 
 // A Worker serves plugin processes. It is safe for concurrent use.
@@ -42,6 +43,7 @@ const requestTime = 10 * time.Second
 // Serve does the one call that a connection brings. When the caller ends before, so does the context of the plugin, which undoes
 // an ADD; a DEL goes on.
 func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
+	roomy.Stack()
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return err
 	}
