@@ -144,7 +144,13 @@ func (c *call) add(ctx context.Context, p Plugin, proc Process) (err error) {
 	if err != nil {
 		return err
 	}
-	return writeJSON(proc.Stdout, json.RawMessage(doc))
+	b := bytes.NewBuffer(make([]byte, 0, 2*len(doc)))
+	if err := json.Indent(b, doc, "", indent); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err = proc.Stdout.Write(b.Bytes())
+	return err
 }
 
 // supported answers VERSION.
@@ -208,11 +214,14 @@ func newErrorDocument(err error, cniVersion string) errorDocument {
 	return doc
 }
 
+// indent is that of what is printed.
+const indent = "    "
+
 // writeJSON prints one document in one write.
 func writeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetIndent("", "    ")
+	e.SetIndent("", indent)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return err

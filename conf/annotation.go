@@ -85,6 +85,7 @@ func parseNames(key, annotation, namespace string, c *complaints) (sels []Select
 	if !withinSelections(key, len(items), c) {
 		return nil
 	}
+	sels = make([]Selection, 0, len(items))
 	for i, item := range items {
 		sels = append(sels, parseName(strings.TrimSpace(item), fmt.Sprintf("%s[%d]", key, i), namespace, c))
 	}
@@ -139,6 +140,7 @@ func parseList(key, annotation, namespace string, c *complaints) (sels []Selecti
 	if !withinSelections(key, len(elements), c) {
 		return nil
 	}
+	sels = make([]Selection, 0, len(elements))
 	owner := -1
 	for i, element := range elements {
 		path := fmt.Sprintf("%s[%d]", key, i)
