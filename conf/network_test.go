@@ -349,3 +349,31 @@ func FuzzWith(f *testing.F) {
 		}
 	})
 }
+
+// A network as tenants write it, decoded once for each text.
+func BenchmarkParseNetwork(b *testing.B) {
+	text := []byte(`{"cniVersion":"1.1.0","name":"net1","type":"macvlan","master":"eth1","mode":"bridge",
+		"ipam":{"type":"host-local","ranges":[[{"subnet":"10.2.0.0/16","rangeStart":"10.2.1.1"}]],"routes":[{"dst":"10.3.0.0/16"}]}}`)
+	c, err := conf.Parse([]byte(`{"name":"pods"}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, err := conf.ParseNetwork(text, "net1")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, do := range map[string]func() error{
+		"check JSON":   func() error { return conf.CheckJSON(text, conf.MaxNetwork) },
+		"parse":        func() error { _, err := conf.ParseNetwork(text, "net1"); return err },
+		"check policy": func() error { return c.CheckPolicy(conf.Use{Namespace: "blue", Pod: "blue"}, n, false) },
+		"with":         func() error { _, err := conf.With(text, map[string]any{"name": "other"}); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

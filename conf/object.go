@@ -68,11 +68,16 @@ func writeObject(members []member) ([]byte, error) {
 
 // marshal is json.Marshal that leaves <, > and & as they are.
 func marshal(v any) (json.RawMessage, error) {
-	if raw, ok := v.(json.RawMessage); ok {
-		if !json.Valid(raw) {
+	switch v := v.(type) {
+	case json.RawMessage:
+		if !json.Valid(v) {
 			return nil, errors.New("value is no JSON document")
 		}
-		return raw, nil
+		return v, nil
+	case string:
+		if isPlain(v) {
+			return json.RawMessage(`"` + v + `"`), nil
+		}
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -81,6 +86,16 @@ func marshal(v any) (json.RawMessage, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// isPlain tells whether a string stands in JSON for itself.
+func isPlain[T ~string | ~[]byte](s T) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // With returns a copy of a JSON object in which the keys of set have the values of set. A nil value, or an empty
@@ -212,6 +227,12 @@ func (o *object) read(key string, into any, want string) bool {
 	raw, ok := o.raw(key)
 	if !ok {
 		return false
+	}
+	if s, isString := into.(*string); isString { // it is at hand, most often
+		if found, ok := stringOf(raw); ok {
+			*s = found
+			return true
+		}
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
 		o.mismatch(o.path+key, raw, want)

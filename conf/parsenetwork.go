@@ -39,7 +39,7 @@ func parseNetwork(b []byte, path string, defaults Network, load loader, c *compl
 	case single && list:
 		c.addf(path, `found both "type" and "plugins", want one: `+wantPlugins)
 	case single:
-		n.Plugins = []Plugin{parsePlugin(b, path, c)}
+		n.Plugins = []Plugin{o.plugin(b)}
 	default:
 		o.readList(n, load)
 	}
@@ -136,14 +136,19 @@ func (o *object) readBool(key string) (b bool) {
 
 // parsePlugin decodes one plugin configuration object.
 func parsePlugin(b json.RawMessage, path string, c *complaints) (p Plugin) {
-	o, ok := openObject(b, path, c)
-	if !ok {
-		return p
+	if o, ok := openObject(b, path, c); ok {
+		p = o.plugin(b)
 	}
+	return p
+}
+
+// plugin decodes the object, which was read from b, as that of a plugin.
+func (o *object) plugin(b json.RawMessage) (p Plugin) {
+	o = &object{path: o.path, members: o.members, complaints: o.complaints}
 	o.readName("type", &p.Type, isFileName, wantType)
 	o.read("capabilities", &p.Capabilities, `an object of true and false, like {"ips": true}`)
 	if ipam, ok := o.raw("ipam"); ok {
-		p.IPAM = readIPAM(ipam, o.path+"ipam", c)
+		p.IPAM = readIPAM(ipam, o.path+"ipam", o.complaints)
 	}
 	o.misspelt()
 	p.ParentInPod = slices.ContainsFunc(o.members, func(m member) bool {

@@ -148,6 +148,9 @@ func isSet(value json.RawMessage) bool { return string(value) != "null" && strin
 
 // stringOf returns the value if it is a string.
 func stringOf(value json.RawMessage) (s string, ok bool) {
+	if n := len(value); n >= 2 && value[0] == '"' && isPlain(value[1:n-1]) {
+		return string(value[1 : n-1]), true
+	}
 	ok = bytes.HasPrefix(value, []byte(`"`)) && json.Unmarshal(value, &s) == nil
 	return s, ok
 }

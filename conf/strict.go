@@ -44,6 +44,9 @@ func checkSyntax(doc []byte) error {
 	if len(bytes.TrimSpace(doc)) == 0 {
 		return errors.New("the document is empty")
 	}
+	if json.Valid(doc) {
+		return nil
+	}
 	var raw json.RawMessage
 	err := json.Unmarshal(doc, &raw)
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
