@@ -40,8 +40,15 @@ type written struct {
 	inArgs, inRuntimeConfig []string // addresses that "args" and "runtimeConfig" ask for
 }
 
-// names are what the folder of the reservations is called by.
+// names are what the folder of the reservations is called by: the name of the network is one that a folder can have.
 type names struct{ network, dataDir string }
+
+func newNames(network, dataDir string) (names, error) {
+	if err := utils.ValidateNetworkName(network); err != nil {
+		return names{}, invalid("name is %q: want the name of a network, which a folder can have", network)
+	}
+	return names{network, dataDir}, nil
+}
 
 // jsonConfig is a configuration as it is written.
 type jsonConfig struct {
@@ -79,10 +86,7 @@ func (j *jsonConfig) withoutRanges() bool {
 // configuration that is no longer valid. A dataDir that is no string has never been used.
 func (p Plugin) folderOf(req *cni.Request) (string, error) {
 	n, err := cni.DecodeCommon(req, decodeNames)
-	if err != nil {
-		return "", err
-	}
-	return p.folder(n)
+	return p.folder(n), err
 }
 
 func decodeNames(config []byte) (names, error) {
@@ -97,14 +101,11 @@ func decodeNames(config []byte) (names, error) {
 			return names{}, ipam.Decode(config, &j)
 		}
 	}
-	return names{j.Name, j.IPAM.DataDir}, nil
+	return newNames(j.Name, j.IPAM.DataDir)
 }
 
-func (p Plugin) folder(n names) (string, error) {
-	if err := utils.ValidateNetworkName(n.network); err != nil {
-		return "", invalid("name is %q: want the name of a network, which a folder can have", n.network)
-	}
-	return filepath.Join(cmp.Or(n.dataDir, p.DataDir, "/var/lib/cni/networks"), n.network), nil
+func (p Plugin) folder(n names) string {
+	return filepath.Join(cmp.Or(n.dataDir, p.DataDir, "/var/lib/cni/networks"), n.network)
 }
 
 // parse reads and checks a request. All complaints are joined; each names its key.
@@ -113,10 +114,7 @@ func (p Plugin) parse(req *cni.Request) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &config{written: w}
-	if c.folder, err = p.folder(w.names); err != nil {
-		return nil, err
-	}
+	c := &config{written: w, folder: p.folder(w.names)}
 	if err := c.readRequested(req.Attachment); err != nil {
 		return nil, err
 	}
@@ -132,8 +130,7 @@ func decodeWritten(doc []byte) (*written, error) {
 		return nil, err
 	}
 	w := &written{
-		names: names{j.Name, j.IPAM.DataDir}, resolvConf: j.IPAM.ResolvConf, sticky: j.IPAM.Sticky,
-		inArgs: j.Args.CNI.IPs, inRuntimeConfig: j.RuntimeConfig.IPs,
+		resolvConf: j.IPAM.ResolvConf, sticky: j.IPAM.Sticky, inArgs: j.Args.CNI.IPs, inRuntimeConfig: j.RuntimeConfig.IPs,
 	}
 	if len(j.Args.Avoid) > 0 {
 		w.avoid = make(map[netip.Addr]bool)
@@ -141,10 +138,10 @@ func decodeWritten(doc []byte) (*written, error) {
 	for _, a := range j.Args.Avoid {
 		w.avoid[a] = true
 	}
-	_, nameErr := Plugin{}.folder(w.names)
-	var routesErr error
+	var namesErr, routesErr error
+	w.names, namesErr = newNames(j.Name, j.IPAM.DataDir)
 	w.routes, routesErr = ipam.ParseRoutes(j.IPAM.Routes)
-	err = errors.Join(nameErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", w.resolvConf), w.readSets(j))
+	err = errors.Join(namesErr, routesErr, absolute("ipam.dataDir", j.IPAM.DataDir), absolute("ipam.resolvConf", w.resolvConf), w.readSets(j))
 	if err != nil { // requests can be judged by ranges that are right only
 		return nil, err
 	}

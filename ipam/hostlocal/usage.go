@@ -29,12 +29,13 @@ func (p Plugin) Pools(conf []byte, root string) ([]Pool, error) {
 		return nil, err
 	}
 	var c written
-	folder, err := p.folder(names{j.Name, j.IPAM.DataDir})
-	if err := errors.Join(err, c.readSets(j)); err != nil {
+	var namesErr error
+	c.names, namesErr = newNames(j.Name, j.IPAM.DataDir)
+	if err := errors.Join(namesErr, c.readSets(j)); err != nil {
 		return nil, err
 	}
 	pools, spans := c.measure()
-	err = store.Peek(filepath.Join(root, folder), maxPeek, func(a netip.Addr) {
+	err = store.Peek(filepath.Join(root, p.folder(c.names)), maxPeek, func(a netip.Addr) {
 		if i, ok := findSpan(spans, a); ok && !c.isGateway(a) {
 			pools[i].Used++
 		}
