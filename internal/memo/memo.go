@@ -3,10 +3,11 @@ package memo
 
 import "sync"
 
-// What is remembered at most. Tenants can write texts without end, and what is made of one can be ten times as large.
+// What is remembered at most: tenants can write texts without end. A network's text counts some six times, once for each thing that
+// is made of it; all that is made of one together can be ten times as large.
 const (
-	maxEntries = 1024
-	maxSize    = 1 << 20  // bytes of text, all entries together
+	maxEntries = 4096
+	maxSize    = 2 << 20  // bytes of text, all entries together
 	maxText    = 64 << 10 // bytes of text, one entry
 )
 
