@@ -12,7 +12,6 @@
 package journal
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -202,17 +201,18 @@ func readWith(m *memo.Memory, path string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := new(Record)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber() // what the capabilities ask for may be more than a float64 can tell
-	err = decodeRecord(m, d, r)
-	record, lines := b[:d.InputOffset()], b[d.InputOffset():]
+	r, n, err := decodeRecord(m, b, true)
+	known := err == nil
+	if !known {
+		r, n, err = decodeRecord(m, b, false)
+	}
+	record, lines := b[:n], b[n:]
 	if err != nil || r.Version > version {
 		if newer := newer(path, record); newer != nil {
 			return nil, newer
 		}
 	}
-	if err == nil {
+	if err == nil && !known {
 		err = r.noteUnknown(record)
 	}
 	if err == nil {
