@@ -2,7 +2,9 @@ package conf_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"reflect"
 	"testing"
 	"time"
 
@@ -137,10 +139,18 @@ func TestLogLevels(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	seed(f, "config.txtar")
+	m := new(memo.Memory)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := conf.Parse(b)
 		if c == nil {
 			t.Fatal("no Config")
+		}
+		for range 2 {
+			remembered, again := conf.ParseWith(m, b)
+			remembered.Memory = nil
+			if fmt.Sprint(err) != fmt.Sprint(again) || !reflect.DeepEqual(c, remembered) {
+				t.Errorf("%s decodes to %+v, %v, with a memory to %+v, %v", b, c, err, remembered, again)
+			}
 		}
 		if err != nil {
 			return
