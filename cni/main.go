@@ -144,13 +144,7 @@ func (c *call) add(ctx context.Context, p Plugin, proc Process) (err error) {
 	if err != nil {
 		return err
 	}
-	b := bytes.NewBuffer(make([]byte, 0, 2*len(doc)))
-	if err := json.Indent(b, doc, "", indent); err != nil {
-		return err
-	}
-	b.WriteByte('\n')
-	_, err = proc.Stdout.Write(b.Bytes())
-	return err
+	return writeJSON(proc.Stdout, json.RawMessage(doc))
 }
 
 // supported answers VERSION.
@@ -214,14 +208,11 @@ func newErrorDocument(err error, cniVersion string) errorDocument {
 	return doc
 }
 
-// indent is that of what is printed.
-const indent = "    "
-
 // writeJSON prints one document in one write.
 func writeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetIndent("", indent)
+	e.SetIndent("", "    ")
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return err

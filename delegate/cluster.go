@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -55,7 +54,6 @@ func (k *cluster) ask(ctx context.Context) (answer func() (*resolve.Answer, erro
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		roomy.Stack()
 		found, err = k.resolver.Resolve(ctx, q)
 	}()
 	closeResolver := k.close

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/journal"
 )
 
@@ -64,15 +63,6 @@ func BenchmarkAdd(b *testing.B) {
 
 // Once for each DEL and CHECK.
 func BenchmarkGet(b *testing.B) { benchmarkRead(b, (*journal.Journal).Get) }
-
-// The same in a process that stays.
-func BenchmarkGetRemembered(b *testing.B) {
-	m := new(memo.Memory)
-	benchmarkRead(b, func(j *journal.Journal, containerID, ifName string) (*journal.Record, error) {
-		j.Memory = m
-		return j.Get(containerID, ifName)
-	})
-}
 
 // Twice for each ADD, in the daemon.
 func BenchmarkPending(b *testing.B) { benchmarkRead(b, (*journal.Journal).Pending) }

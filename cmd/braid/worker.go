@@ -32,7 +32,8 @@ func work(socket, about string) error {
 	memory := new(memo.Memory) // of what is the same in one call as in the next
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
-		d.Caller, d.Executor, d.Memory = c.Waits, c.Execute, memory
+		d.Caller, d.Executor = c.Waits, c.Execute
+		d.Memory = memory
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
