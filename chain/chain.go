@@ -26,7 +26,7 @@ import (
 // undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
 const undoTime = 30 * time.Second
 
-// A Chain is a network with its plugins. It holds no state and is safe for concurrent use.
+// A Chain is a network with its plugins. It holds no state but a memory, and is safe for concurrent use.
 type Chain struct {
 	network *conf.Network
 	version string // the CNI version that the plugins are spoken to in

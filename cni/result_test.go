@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -169,4 +170,21 @@ func FuzzResult(f *testing.F) {
 			t.Errorf("%s became %s (%v)", first, second, err)
 		}
 	})
+}
+
+// A result is encoded three times in each ADD, and once in each DEL.
+func BenchmarkMarshalResult(b *testing.B) {
+	res := &types100.Result{
+		CNIVersion: "1.1.0",
+		Interfaces: []*types100.Interface{{Name: "br0"}, {Name: "veth0"}, {Name: "net1", Mac: "02:00:00:00:00:01", Sandbox: "/run/netns/pod"}},
+		IPs: []*types100.IPConfig{
+			{Interface: types100.Int(2), Address: net.IPNet{IP: net.IPv4(10, 1, 0, 2), Mask: net.CIDRMask(16, 32)}, Gateway: net.IPv4(10, 1, 0, 1)},
+			{Interface: types100.Int(2), Address: net.IPNet{IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(64, 128)}},
+		},
+	}
+	for b.Loop() {
+		if _, err := cni.MarshalResult(res, "1.1.0"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -31,7 +31,7 @@ const (
 	reportTime = 5 * time.Second  // for the event of a failed ADD
 )
 
-// A Delegator serves any entry configuration. It holds no state and is safe for concurrent use.
+// A Delegator serves any entry configuration. It holds no state but its Memory, and is safe for concurrent use.
 type Delegator struct {
 	Own      NewPlugins  // required
 	Resolver NewResolver // required where a configuration names an API server or manifests
