@@ -84,7 +84,11 @@ func (k *cluster) success(record *journal.Record, plan []Planned, inherited []jo
 	if k.pod.Name == "" {
 		return nil, nil
 	}
-	info := func(a *journal.Attachment) json.RawMessage {
+	info := func(i int) json.RawMessage {
+		a := &record.Attachments[i]
+		if plan[i].device.Resource == "" && a.Capabilities[deviceInfoCapability] == nil {
+			return nil // nobody could have told anything
+		}
 		return k.deviceInfo().collect(record.At(a), a.Name, k.log)
 	}
 	report, err := success(k.pod, record, plan, inherited, info)

@@ -6,7 +6,10 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // Begin writes the record of an ADD that has made nothing yet. A process that dies leaves it from now on. A loss of power
@@ -18,8 +21,7 @@ func (j *Journal) Begin(r *Record) (durable func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	path := j.path(r.ContainerID, r.IfName)
-	f, err := atomicfile.Place(path+temporary, path, b, begun)
+	f, err := create(j.path(r.ContainerID, r.IfName), b)
 	if err != nil {
 		return nil, err
 	}
@@ -28,12 +30,30 @@ func (j *Journal) Begin(r *Record) (durable func() error, err error) {
 	return sync.OnceValue(func() error { return <-synced }), nil
 }
 
-// The mode of a file says whether its content can be relied on: begun, a loss of power may have left its name and not its
-// content.
+// The mode of a file says whether its content can be relied on: begun, a process that was killed, or a loss of power, may have
+// left its name and not its content.
 const (
 	begun   = 0o400
 	settled = 0o600
 )
+
+// create makes a file that has been begun. One that is there is lost: its ADD has been undone, or nothing had to be.
+func create(path string, content []byte) (*os.File, error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW
+	f, err := plainfile.Open(path, flags, begun)
+	if errors.Is(err, fs.ErrExist) {
+		if err = remove(path); err == nil {
+			f, err = plainfile.Open(path, flags, begun)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(content); err != nil {
+		return nil, errors.Join(err, f.Close(), remove(path))
+	}
+	return f, nil
+}
 
 // settle makes a record that has been begun durable, its name with it.
 func (j *Journal) settle(f *os.File) error {
@@ -47,8 +67,8 @@ func (j *Journal) settle(f *os.File) error {
 	return errors.Join(err, f.Close())
 }
 
-// isLost says of a file that holds no record whether it never held one that anything depended on: the power went before it
-// was settled. Nothing is left then of what its ADD had made.
+// isLost says of a file that holds no record whether it never held one that anything depended on: the process was killed
+// while it wrote it, or the power went before it was settled. Nothing is left then of what its ADD had made.
 func isLost(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.Mode() == fs.FileMode(begun)

@@ -6,9 +6,9 @@
 // record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync of
 // the file and one of the folder, which pass while attachments are made: see [Journal.Begin].
 //
-// On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
-// temporary file, that name with ".tmp" behind it, and renamed. Until it is known to survive a loss of power its mode is
-// 0400, and then 0600. Lines behind the record tell what has become of its ADD since: see [Journal.Finish]. DIR/lock
+// On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash). Until it is known to
+// be whole and to survive a loss of power its mode is 0400, and then 0600. When it is written anew, that is to a temporary
+// file, that name with ".tmp" behind it, which is renamed. Lines behind the record tell what has become of its ADD since: see [Journal.Finish]. DIR/lock
 // carries the locks: see [Journal.Lock].
 package journal
 

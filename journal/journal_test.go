@@ -279,7 +279,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	unlock()
 }
 
-// TestTidy: what a killed Put has left goes with the next Put or Remove of the record, or by itself; never what somebody is
+// TestTidy: what a killed Put has left goes when the record is written anew or removed, or by itself; never what somebody is
 // about to write.
 func TestTidy(t *testing.T) {
 	j, dir := open(t)
@@ -303,7 +303,7 @@ func TestTidy(t *testing.T) {
 	if all, err := j.All(); len(all) != 0 || err != nil {
 		t.Errorf("All = %v, %v", all, err)
 	}
-	if err := errors.Join(j.Put(record(t, "c1")), j.Remove("c2", "eth0")); err != nil || len(left()) != 0 {
+	if err := errors.Join(j.Put(record(t, "c1")), j.Put(record(t, "c1")), j.Remove("c2", "eth0")); err != nil || len(left()) != 0 {
 		t.Errorf("after Put and Remove: %v, %q", err, left())
 	}
 	kill()

@@ -50,28 +50,6 @@ func Replace(temporary, path string, data []byte, perm os.FileMode) error {
 	return replace(f, path, data, perm)
 }
 
-// Place is Replace without any sync: until that of the file which it returns, to be closed by the caller, and [SyncDir], a
-// loss of power may leave the old file, none, or the name of the new one with any part of its content.
-func Place(temporary, path string, data []byte, perm os.FileMode) (*os.File, error) {
-	f, err := plainfile.Open(temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(perm)
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		f.Close()
-		os.Remove(temporary)
-		return nil, fmt.Errorf("write %s: %w", path, err)
-	}
-	return f, nil
-}
-
 // replace writes a temporary file and puts it in the place of another one.
 func replace(f *os.File, path string, data []byte, perm os.FileMode) error {
 	err := f.Chmod(perm)
