@@ -44,6 +44,10 @@ type Delegator struct {
 	// without Executor a call that needs the plugin of somebody else fails with [cni.ErrElsewhere] too.
 	Executor cni.Executor
 
+	// Later does what a runtime need not wait for, such as to tell the Observer. It is nil in a process that does not stay to do
+	// it.
+	Later func(do func())
+
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
 }
@@ -84,6 +88,7 @@ func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.Later = d.Later
 	log := newLogger(c, d.Stderr).With("container", req.ContainerID, "ifname", req.IfName)
 	for _, key := range c.Ignored {
 		log.Warn("key has no effect", "key", key)

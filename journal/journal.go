@@ -26,10 +26,12 @@ import (
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -109,7 +111,12 @@ func (e *CorruptError) Error() string { return fmt.Sprintf("read record %s: %v",
 func (e *CorruptError) Unwrap() error { return e.Err }
 
 // A Journal is a folder of records. It is safe for concurrent use, by processes too, under its locks.
-type Journal struct{ dir string }
+type Journal struct {
+	dir string
+
+	// Later does what nobody has to wait for. It is nil in a process that does not stay to do it.
+	Later func(do func())
+}
 
 // Open returns the journal in dir, and makes the folder if need be.
 func Open(dir string) (*Journal, error) {
@@ -125,7 +132,7 @@ func Open(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("the journal's folder %s has owner %d and mode %04o: want %d, and that nobody else can write (0700)",
 			dir, st.Uid, info.Mode().Perm(), os.Geteuid())
 	}
-	return &Journal{dir}, nil
+	return &Journal{dir: dir}, nil
 }
 
 // Writable returns an error if it is certain that no record can be put into it.
@@ -251,8 +258,16 @@ func (r *Record) validate(path string) error {
 
 // Remove forgets a record, and what a killed process has left of writing it. It succeeds if there is none. The caller has
 // the lock of the container.
+//
+// To give its blocks back may have to wait for what others write to the disk. A process that stays holds the file until nobody
+// waits for that.
 func (j *Journal) Remove(containerID, ifName string) error {
 	path := j.path(containerID, ifName)
+	if j.Later != nil {
+		if f, err := plainfile.Open(path, unix.O_PATH|unix.O_NOFOLLOW, 0); err == nil {
+			defer j.Later(func() { f.Close() })
+		}
+	}
 	return errors.Join(remove(path+temporary), remove(path)) // the record last: it is what the next DEL or sweep looks for
 }
 

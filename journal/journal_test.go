@@ -327,3 +327,36 @@ func TestTidy(t *testing.T) {
 		t.Errorf("the record: %v, %v", got, err)
 	}
 }
+
+// TestRemoveLater: a record is gone at once. Its blocks are, later.
+func TestRemoveLater(t *testing.T) {
+	j, dir := open(t)
+	var later []func()
+	j.Later = func(do func()) { later = append(later, do) }
+	if err := errors.Join(j.Put(record(t, "c1")), j.Remove("c1", "eth0"), j.Remove("c1", "eth0")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "c1:eth0.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+	held := func() (n int) {
+		t.Helper()
+		open, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range open {
+			if path, err := os.Readlink(fd); err == nil && path == filepath.Join(dir, "c1:eth0.json")+" (deleted)" {
+				n++
+			}
+		}
+		return n
+	}
+	if len(later) != 1 || held() != 1 {
+		t.Fatalf("%d things to do later, %d descriptors", len(later), held())
+	}
+	later[0]()
+	if n := held(); n != 0 {
+		t.Errorf("%d descriptors are left", n)
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/node/server"
-	"github.com/braid-cni/braid/resolve"
 	"github.com/braid-cni/braid/worker"
 )
 
@@ -31,17 +30,12 @@ func work(socket, about string) error {
 	defer host.Close()
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
-		d.Caller, d.Executor, d.Observer = c.Waits, c.Execute, tellDaemonLater
+		d.Caller, d.Executor = c.Waits, c.Execute
+		d.Later = func(do func()) { go do() }
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
 	return server.New(server.Options{Socket: socket, Handle: w.Serve, Log: log}).Run(ctx)
-}
-
-// tellDaemonLater is tellDaemon for a process that stays: the runtime need not wait for it.
-func tellDaemonLater(c *conf.Config, o *resolve.Observation) {
-	told := *o // to which what a deadline has left behind may still add
-	go tellDaemon(c, &told)
 }
 
 // askWorker has the daemon's worker do a call, if there is one.
