@@ -144,7 +144,8 @@ func (c *call) add(ctx context.Context, p Plugin, proc Process) (err error) {
 	if err != nil {
 		return err
 	}
-	return writeJSON(proc.Stdout, json.RawMessage(doc))
+	_, err = proc.Stdout.Write(append(doc, '\n'))
+	return err
 }
 
 // supported answers VERSION.

@@ -215,33 +215,39 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	if err != nil {
 		return nil, err
 	}
+	ctx = cni.WithRecord(ctx, durable)
 	begun := 0
 	exists := make([]bool, len(plan))
 	for _, n := range batches(plan, chains) {
 		if !chains[begun].InProcess() {
-			if err := durable(); err != nil {
-				record.Attachments = record.Attachments[:begun]
-				return nil, c.takeBack(ctx, record, err)
-			}
+			err = durable()
 		}
-		err := atOnce(ctx, begun, n, func(ctx context.Context, i int) (err error) {
-			exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
-			return err
-		})
-		begun += n
-		if err := errors.Join(err, durable()); err != nil {
-			// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
-			var made []journal.Attachment
-			for i, a := range record.Attachments {
-				if exists[i] {
-					made = append(made, a)
-				}
-			}
-			record.Attachments = made
-			return nil, c.takeBack(ctx, record, err)
+		if err == nil {
+			err = atOnce(ctx, begun, n, func(ctx context.Context, i int) (err error) {
+				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
+				return err
+			})
+			begun += n
+		}
+		if err != nil {
+			break
 		}
 	}
-	return record, nil
+	if cause := durable(); cause != nil && !errors.Is(err, cause) {
+		err = errors.Join(err, cause)
+	}
+	if err == nil {
+		return record, nil
+	}
+	// "Attachments that have not yet been performed shall not be attempted", nor are they undone.
+	var made []journal.Attachment
+	for i, a := range record.Attachments {
+		if exists[i] {
+			made = append(made, a)
+		}
+	}
+	record.Attachments = made
+	return nil, c.takeBack(ctx, record, err)
 }
 
 // atOnce does n things, which are numbered from first on, at the same time. When one of them fails, the context of the

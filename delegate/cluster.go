@@ -48,22 +48,18 @@ func (k *cluster) ask(ctx context.Context) (answer func() (*resolve.Answer, erro
 	if k.resolver == nil || q.Pod.Name == "" && len(q.Networks) == 0 {
 		return func() (*resolve.Answer, error) { return nil, nil }
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
-	var found *resolve.Answer
-	var err error
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		found, err = k.resolver.Resolve(ctx, q)
-	}()
+	asking, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
+	wait, end := resolve.Ask(asking, k.resolver, q)
 	closeResolver := k.close
 	k.close = func() error {
 		cancel()
-		<-answered
+		end()
 		return closeResolver()
 	}
 	return func() (*resolve.Answer, error) {
-		<-answered
+		ctx, cancel := context.WithTimeout(ctx, k.conf.Deadlines.Resolve)
+		defer cancel()
+		found, err := wait(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("resolve pod %s/%s: %w", q.Pod.Namespace, q.Pod.Name, coded(err))
 		}
@@ -88,7 +84,11 @@ func (k *cluster) success(record *journal.Record, plan []Planned, inherited []jo
 	if k.pod.Name == "" {
 		return nil, nil
 	}
-	info := func(a *journal.Attachment) json.RawMessage {
+	info := func(i int) json.RawMessage {
+		a := &record.Attachments[i]
+		if plan[i].device.Resource == "" && a.Capabilities[deviceInfoCapability] == nil {
+			return nil // nobody could have told anything
+		}
 		return k.deviceInfo().collect(record.At(a), a.Name, k.log)
 	}
 	report, err := success(k.pod, record, plan, inherited, info)

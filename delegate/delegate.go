@@ -48,6 +48,10 @@ type Delegator struct {
 	// Memory is for a process that serves many calls; nil remembers nothing from one to the next.
 	Memory *memo.Memory
 
+	// Later does what a runtime need not wait for, such as to tell the Observer. It is nil in a process that does not stay to do
+	// it.
+	Later func(do func())
+
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string
 }
@@ -89,6 +93,7 @@ func (d *Delegator) callWith(req *cni.Request, c *conf.Config) (*call, error) {
 		return nil, err
 	}
 	j.Memory = d.Memory
+	j.Later = d.Later
 	log := newLogger(c, d.Stderr).With("container", req.ContainerID, "ifname", req.IfName)
 	for _, key := range c.Ignored {
 		log.Warn("key has no effect", "key", key)

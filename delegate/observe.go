@@ -22,8 +22,9 @@ type Observer func(c *conf.Config, o *resolve.Observation)
 
 // An observation collects one. Where nobody observes, nothing is collected.
 type observation struct {
-	tell Observer
-	conf *conf.Config // nil until it could be read
+	tell  Observer
+	later func(do func())
+	conf  *conf.Config // nil until it could be read
 
 	mu sync.Mutex // attachments of an ADD go together
 	o  resolve.Observation
@@ -31,7 +32,7 @@ type observation struct {
 
 // observe begins one. The context that it returns is that of a span of its own, if the runtime records a trace.
 func (d *Delegator) observe(ctx context.Context, verb string) (context.Context, *observation) {
-	w := &observation{tell: d.Observer, o: resolve.Observation{Verb: verb, Start: time.Now(), Worker: d.Caller != nil}}
+	w := &observation{tell: d.Observer, later: d.Later, o: resolve.Observation{Verb: verb, Start: time.Now(), Worker: d.Caller != nil}}
 	if w.tell == nil {
 		return ctx, w
 	}
@@ -78,7 +79,12 @@ func (w *observation) end(err error) {
 	defer w.mu.Unlock()
 	w.o.Outcome, w.o.Seconds = outcome(err), time.Since(w.o.Start).Seconds()
 	slices.SortStableFunc(w.o.Plugins, func(a, b resolve.PluginCall) int { return a.Start.Compare(b.Start) })
-	w.tell(w.conf, &w.o)
+	told := w.o // to which what a deadline left behind may still add
+	if w.later == nil {
+		w.tell(w.conf, &told)
+	} else {
+		w.later(func() { w.tell(w.conf, &told) })
+	}
 }
 
 // outcome is the code that the runtime gets for an error.

@@ -55,9 +55,9 @@ func addresses(res *types100.Result, iface int) (ips []string) {
 // Network CRD specification (5.2), of the cluster-wide default network: "this network must have an entry in the status
 // map even though it is not specified in the Network Attachment Selection Annotation".
 //
-// Info returns the device-info of an attachment.
+// Info returns the device-info of attachment i.
 func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited []journal.Attachment,
-	info func(*journal.Attachment) json.RawMessage) (*resolve.Report, error) {
+	info func(i int) json.RawMessage) (*resolve.Report, error) {
 	r := &resolve.Report{Pod: pod}
 	var statuses []networkStatus
 	var added []string
@@ -67,7 +67,7 @@ func success(pod resolve.Pod, record *journal.Record, plan []Planned, inherited 
 	for i := range plan {
 		a := &record.Attachments[i]
 		s := statusOf(a)
-		s.DeviceInfo = info(a)
+		s.DeviceInfo = info(i)
 		for _, gw := range plan[i].Selection.DefaultRoute {
 			s.DefaultRoute = append(s.DefaultRoute, gw.String())
 		}

@@ -70,6 +70,9 @@ func TestPlanted(t *testing.T) {
 	if records, err := j.All(); len(records) != 0 || err == nil {
 		t.Errorf("records %v (%v)", records, err)
 	}
+	if err := j.Put(record(t, "c4")); err != nil {
+		t.Errorf("beside a link at the name of its temporary file: %v", err)
+	}
 	if err := j.Put(record(t, "c4")); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("written by way of a link: %v", err)
 	}

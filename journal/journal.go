@@ -4,11 +4,12 @@
 // A [Record] stands for one ADD. It is written before the first attachment is made, added to when all are, and removed
 // when all are undone: whatever moment a process dies at, the record names at least everything that may exist. One
 // record for all attachments of an ADD, rather than one for each, makes every change of it atomic and costs one fsync of
-// the file; that of the folder, which a new name needs, passes while the first attachment is made: see [Journal.Begin].
+// the file and one of the folder, which pass while attachments are made: see [Journal.Begin].
 //
-// On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash), written to a
-// temporary file, that name with ".tmp" behind it, and renamed. Lines behind the record tell what has become of its ADD
-// since: see [Journal.Finish]. DIR/lock carries the locks: see [Journal.Lock].
+// On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash). Until it is known to
+// be whole and to survive a loss of power its mode is 0400, and then 0600. When it is written anew, that is to a temporary
+// file, that name with ".tmp" behind it, which is renamed. Lines behind the record tell what has become of its ADD since: see [Journal.Finish]. DIR/lock
+// carries the locks: see [Journal.Lock].
 package journal
 
 import (
@@ -20,16 +21,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/internal/memo"
+	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 // A Record is what one ADD of the entry plugin made, or was about to make.
@@ -114,6 +116,9 @@ type Journal struct {
 
 	// Memory is for what [Journal.Get] decodes; nil remembers nothing.
 	Memory *memo.Memory
+
+	// Later does what nobody has to wait for. It is nil in a process that does not stay to do it.
+	Later func(do func())
 }
 
 // Open returns the journal in dir, and makes the folder if need be.
@@ -149,18 +154,6 @@ const maxRecord = 16 << 20
 // temporary ends the names of files that are being written, or that a killed process has left.
 const temporary = ".tmp"
 
-// Begin writes the record of an ADD that has made nothing yet. A process that dies leaves it from now on. A loss of power
-// does when durable has returned nil, for which nothing has to wait that is gone by then itself, as interfaces are: but
-// every plugin that may keep something on disk. The caller has the lock of the container.
-func (j *Journal) Begin(r *Record) (durable func() error, err error) {
-	if err := j.write(r); err != nil {
-		return nil, err
-	}
-	synced := make(chan error, 1)
-	go func() { synced <- atomicfile.SyncDir(j.dir) }()
-	return sync.OnceValue(func() error { return <-synced }), nil
-}
-
 // Put writes the record anew. What it says survives the death of the process; after a loss of power, which no container
 // outlives, there is the record as it was before or as it is now. The caller has the lock of the container.
 func (j *Journal) Put(r *Record) error {
@@ -176,16 +169,22 @@ func (j *Journal) Put(r *Record) error {
 }
 
 func (j *Journal) write(r *Record) error {
-	r.Version = version
-	b, err := r.encode()
+	b, err := r.document()
 	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
-	}
-	if err := bounded(r.ContainerID, int64(len(b))); err != nil {
 		return err
 	}
 	path := j.path(r.ContainerID, r.IfName)
 	return atomicfile.Replace(path+temporary, path, b, 0o600)
+}
+
+// document is what a file has of a record.
+func (r *Record) document() ([]byte, error) {
+	r.Version = version
+	b, err := r.encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	return b, bounded(r.ContainerID, int64(len(b)))
 }
 
 // Get returns the record of one ADD. The error is ErrNotFound if there is none, a *CorruptError if it can not be read, a
@@ -222,9 +221,17 @@ func readWith(m *memo.Memory, path string) (*Record, error) {
 		err = r.validate(path)
 	}
 	if err != nil {
-		return nil, &CorruptError{path, err}
+		return nil, corrupt(path, err)
 	}
 	return r, nil
+}
+
+// corrupt is why there is no record in a file that is there.
+func corrupt(path string, err error) error {
+	if isLost(path) {
+		return ErrNotFound
+	}
+	return &CorruptError{path, err}
 }
 
 func readFile(path string) ([]byte, error) {
@@ -257,8 +264,16 @@ func (r *Record) validate(path string) error {
 
 // Remove forgets a record, and what a killed process has left of writing it. It succeeds if there is none. The caller has
 // the lock of the container.
+//
+// To give its blocks back may have to wait for what others write to the disk. A process that stays holds the file until nobody
+// waits for that.
 func (j *Journal) Remove(containerID, ifName string) error {
 	path := j.path(containerID, ifName)
+	if j.Later != nil {
+		if f, err := plainfile.Open(path, unix.O_PATH|unix.O_NOFOLLOW, 0); err == nil {
+			defer j.Later(func() { f.Close() })
+		}
+	}
 	return errors.Join(remove(path+temporary), remove(path)) // the record last: it is what the next DEL or sweep looks for
 }
 
@@ -296,7 +311,7 @@ func (j *Journal) All() ([]*Record, error) {
 		}
 		r, err := read(filepath.Join(j.dir, e.Name()))
 		switch {
-		case errors.Is(err, ErrNotFound): // removed since the folder was read
+		case errors.Is(err, ErrNotFound): // removed since the folder was read, or lost
 		case err != nil:
 			errs = append(errs, err)
 		default:

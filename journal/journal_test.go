@@ -279,7 +279,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	unlock()
 }
 
-// TestTidy: what a killed Put has left goes with the next Put or Remove of the record, or by itself; never what somebody is
+// TestTidy: what a killed Put has left goes when the record is written anew or removed, or by itself; never what somebody is
 // about to write.
 func TestTidy(t *testing.T) {
 	j, dir := open(t)
@@ -303,7 +303,7 @@ func TestTidy(t *testing.T) {
 	if all, err := j.All(); len(all) != 0 || err != nil {
 		t.Errorf("All = %v, %v", all, err)
 	}
-	if err := errors.Join(j.Put(record(t, "c1")), j.Remove("c2", "eth0")); err != nil || len(left()) != 0 {
+	if err := errors.Join(j.Put(record(t, "c1")), j.Put(record(t, "c1")), j.Remove("c2", "eth0")); err != nil || len(left()) != 0 {
 		t.Errorf("after Put and Remove: %v, %q", err, left())
 	}
 	kill()
@@ -325,5 +325,38 @@ func TestTidy(t *testing.T) {
 	unlock()
 	if got, err := j.Get("c1", "eth0"); err != nil || got.ContainerID != "c1" {
 		t.Errorf("the record: %v, %v", got, err)
+	}
+}
+
+// TestRemoveLater: a record is gone at once. Its blocks are, later.
+func TestRemoveLater(t *testing.T) {
+	j, dir := open(t)
+	var later []func()
+	j.Later = func(do func()) { later = append(later, do) }
+	if err := errors.Join(j.Put(record(t, "c1")), j.Remove("c1", "eth0"), j.Remove("c1", "eth0")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "c1:eth0.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+	held := func() (n int) {
+		t.Helper()
+		open, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range open {
+			if path, err := os.Readlink(fd); err == nil && path == filepath.Join(dir, "c1:eth0.json")+" (deleted)" {
+				n++
+			}
+		}
+		return n
+	}
+	if len(later) != 1 || held() != 1 {
+		t.Fatalf("%d things to do later, %d descriptors", len(later), held())
+	}
+	later[0]()
+	if n := held(); n != 0 {
+		t.Errorf("%d descriptors are left", n)
 	}
 }

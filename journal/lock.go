@@ -55,7 +55,7 @@ func (j *Journal) LockAll(ctx context.Context) (unlock func(), err error) {
 		return set(f, flock(unix.F_WRLCK, 0, 0))
 	})
 	if err == nil {
-		_ = j.tidy(func(_, path string) error { return remove(path) }) // they are in nobody's way
+		_ = j.tidy(func(_, path string) error { return removeTorn(path) }) // they are in nobody's way
 	}
 	return unlock, err
 }

@@ -29,7 +29,7 @@ func (j *Journal) head(containerID, ifName string) (h head, err error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(&h); err != nil {
-		return head{}, &CorruptError{path, err}
+		return head{}, corrupt(path, err)
 	}
 	if h.Version > version {
 		return head{}, newer(path, b[:d.InputOffset()])
@@ -39,7 +39,7 @@ func (j *Journal) head(containerID, ifName string) (h head, err error) {
 		return nil
 	})
 	if err != nil {
-		return head{}, &CorruptError{path, err}
+		return head{}, corrupt(path, err)
 	}
 	return h, nil
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
 
-// Tidy removes what killed processes have left of writing records. It leaves out containers that somebody is at work on.
-// [Journal.LockAll] does the same, for all.
+// Tidy removes what killed processes and losses of power have left of writing records. It leaves out containers that somebody
+// is at work on. [Journal.LockAll] does the same, for all.
 func (j *Journal) Tidy() error {
 	now, cancel := context.WithCancel(context.Background())
 	cancel() // wait for no lock
@@ -22,20 +23,41 @@ func (j *Journal) Tidy() error {
 			return err
 		}
 		defer unlock()
-		return remove(path)
+		return removeTorn(path)
 	})
 }
 
 // tidy hands over each file that was not written to its end.
 func (j *Journal) tidy(do func(containerID, path string) error) error {
-	paths, err := filepath.Glob(filepath.Join(j.dir, "*:*.json"+temporary))
+	entries, err := os.ReadDir(j.dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", j.dir, err)
 	}
 	var errs []error
-	for _, path := range paths {
-		containerID, _, _ := strings.Cut(filepath.Base(path), ":")
-		errs = append(errs, do(containerID, path))
+	for _, e := range entries {
+		containerID, _, ok := strings.Cut(e.Name(), ":")
+		if path := filepath.Join(j.dir, e.Name()); ok && isTorn(path) {
+			errs = append(errs, do(containerID, path))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+func isTorn(path string) bool {
+	if strings.HasSuffix(path, ".json"+temporary) {
+		return true
+	}
+	if !strings.HasSuffix(path, ".json") || !isLost(path) {
+		return false
+	}
+	_, err := read(path)
+	return errors.Is(err, ErrNotFound)
+}
+
+// removeTorn looks again: by now somebody may have written the record, and released its lock.
+func removeTorn(path string) error {
+	if !isTorn(path) {
+		return nil
+	}
+	return remove(path)
 }

@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -16,21 +17,47 @@ import (
 type Client struct {
 	mu     sync.Mutex // held from a request until its answer
 	stream *stream
-	conn   net.Conn
-	broken error // why the connection is of no use any more
+	conn   *os.File // a socket that blocks: the poller's goroutines and system calls would be most of a request
+	broken error    // why the connection is of no use any more
 }
 
 var _ Resolver = (*Client)(nil)
 
-// Dial connects to the socket of a daemon. Its errors are those of package net: with no daemon there is no file, or
-// nobody listens (syscall.ENOENT, syscall.ECONNREFUSED).
+// Dial connects to the socket of a daemon. It waits for nothing, not even for room in the backlog. With no daemon there is
+// no file, or nobody listens (syscall.ENOENT, syscall.ECONNREFUSED).
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
-	if err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	return &Client{conn: conn, stream: newStream(conn, conn, func() { conn.Close() })}, nil
+	conn, err := connect(socket)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", socket, err)
+	}
+	c := &Client{conn: os.NewFile(uintptr(conn), socket)}
+	c.stream = newStream(c.conn, c.conn, c.abort)
+	return c, nil
+}
+
+func connect(socket string) (conn int, err error) {
+	conn, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err = syscall.Connect(conn, &syscall.SockaddrUnix{Name: socket}); err == nil {
+		err = syscall.SetNonblock(conn, false)
+	}
+	if err != nil {
+		syscall.Close(conn)
+		return -1, err
+	}
+	return conn, nil
+}
+
+// abort lets whoever reads or writes return.
+func (c *Client) abort() {
+	if raw, err := c.conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+	}
 }
 
 // Resolve implements [Resolver]. When ctx ends before the answer is there, the connection is closed.
@@ -55,30 +82,75 @@ func (c *Client) HandOver(r *Report) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
+	if err := c.writeWithin(sendTime); err != nil {
 		return err
 	}
-	defer c.conn.SetWriteDeadline(time.Time{})
 	_, err = c.conn.Write(line)
 	return err
 }
 
+// writeWithin bounds how long a Write may take, from now on.
+func (c *Client) writeWithin(d time.Duration) error {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	limit := syscall.NsecToTimeval(int64(d))
+	control := raw.Control(func(fd uintptr) {
+		err = syscall.SetsockoptTimeval(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit)
+	})
+	return errors.Join(control, err)
+}
+
 // Close ends the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	if c.mu.TryLock() {
+		defer c.mu.Unlock()
+	} else {
+		c.abort()
+	}
+	return c.conn.Close()
+}
 
 func (c *Client) exchange(ctx context.Context, req *request) (*response, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken != nil {
-		return nil, errorf(Unavailable, "connection to braidd is closed: %v", c.broken)
+	if err := c.send(ctx, req); err != nil {
+		return nil, err
 	}
-	resp, err := c.stream.exchange(ctx, req)
-	if _, typed := errors.AsType[*Error](err); err == nil || typed {
-		return resp, err
+	return c.receive(ctx, req)
+}
+
+// send sends a request. If it could, the next call is that of receive.
+func (c *Client) send(ctx context.Context, req *request) error {
+	c.mu.Lock()
+	if c.broken != nil {
+		defer c.mu.Unlock()
+		return errorf(Unavailable, "connection to braidd is closed: %v", c.broken)
+	}
+	err := c.stream.send(ctx, req)
+	if err != nil {
+		defer c.mu.Unlock()
+		return c.failed(err)
+	}
+	return nil
+}
+
+// receive waits for the response to the request that was sent.
+func (c *Client) receive(ctx context.Context, req *request) (*response, error) {
+	defer c.mu.Unlock()
+	resp, err := c.stream.receive(ctx, req)
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	return resp, nil
+}
+
+func (c *Client) failed(err error) error {
+	if _, typed := errors.AsType[*Error](err); typed {
+		return err
 	}
 	c.broken = err
 	c.conn.Close()
-	return nil, &Error{Reason: reasonOf(err), Message: "ask braidd: " + err.Error()}
+	return &Error{Reason: reasonOf(err), Message: "ask braidd: " + err.Error()}
 }
 
 // An exchange sends a request and returns the response to it. Its errors are of type *Error.
@@ -114,19 +186,41 @@ var errGarbage = errors.New("no answer")
 // exchange sends a request and returns the response to it. An *Error is that of the other side, or the request was not
 // sent. After any other error the stream is of no use: a late answer would be taken for that to the next request.
 func (s *stream) exchange(ctx context.Context, req *request) (*response, error) {
+	if err := s.send(ctx, req); err != nil {
+		return nil, err
+	}
+	return s.receive(ctx, req)
+}
+
+// send is the first half of exchange.
+func (s *stream) send(ctx context.Context, req *request) error {
 	req.setTimeout(ctx)
 	line, err := marshalLine(req, maxRequest)
 	if err != nil {
-		return nil, errorf(Invalid, "encode request: %v", err)
+		return errorf(Invalid, "encode request: %v", err)
 	}
 	if ctx.Err() != nil {
-		return nil, errorf(Unavailable, "%v", context.Cause(ctx))
+		return errorf(Unavailable, "%v", context.Cause(ctx))
 	}
-	stop := context.AfterFunc(ctx, s.abort)
-	resp, err := s.roundTrip(line)
-	if !stop() && err != nil {
-		err = context.Cause(ctx) // rather than that the abort was seen
-	}
+	return s.within(ctx, func() error {
+		_, err := s.w.Write(line)
+		return err
+	})
+}
+
+// receive is the second half.
+func (s *stream) receive(ctx context.Context, req *request) (*response, error) {
+	var resp response
+	err := s.within(ctx, func() error {
+		line, err := readLine(s.r, maxResponse)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(line, &resp); err != nil {
+			return fmt.Errorf("%w, but %.100q: %w", errGarbage, line, err)
+		}
+		return nil
+	})
 	switch {
 	case err != nil:
 		return nil, err
@@ -135,22 +229,17 @@ func (s *stream) exchange(ctx context.Context, req *request) (*response, error) 
 	case resp.Error != nil:
 		return nil, resp.Error
 	}
-	return resp, nil
+	return &resp, nil
 }
 
-func (s *stream) roundTrip(request []byte) (*response, error) {
-	if _, err := s.w.Write(request); err != nil {
-		return nil, err
+// within does something until ctx ends.
+func (s *stream) within(ctx context.Context, do func() error) error {
+	stop := context.AfterFunc(ctx, s.abort)
+	err := do()
+	if !stop() && err != nil {
+		err = context.Cause(ctx) // rather than that the abort was seen
 	}
-	line, err := readLine(s.r, maxResponse)
-	if err != nil {
-		return nil, err
-	}
-	var resp response
-	if err := json.Unmarshal(line, &resp); err != nil {
-		return nil, fmt.Errorf("%w, but %.100q: %w", errGarbage, line, err)
-	}
-	return &resp, nil
+	return err
 }
 
 // reasonOf tells whether another try can help after a stream broke.

@@ -3,7 +3,6 @@ package resolve
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 // A Node asks the daemon of the node, and where that gives no answer, a Child. The answers are the same, so a daemon
@@ -16,14 +15,24 @@ type Node struct {
 	Log func(msg string, args ...any)
 
 	daemon *Client // that answered Resolve; nil if the child did
+	asked  *Client // that has not answered yet
 }
 
-var _ Resolver = (*Node)(nil)
+var _ interface {
+	Resolver
+	Asker
+} = (*Node)(nil)
 
 // Resolve implements [Resolver]. That a pod does not exist is taken from the daemon, which has asked the API server. Any
 // other error of it is not: the child has credentials and a connection of its own.
 func (n *Node) Resolve(ctx context.Context, q *Query) (*Answer, error) {
-	answer, err := n.askDaemon(ctx, q)
+	answer, end := n.Ask(ctx, q)
+	defer end()
+	return answer(ctx)
+}
+
+// orElse asks the child, unless the daemon has the last word.
+func (n *Node) orElse(ctx context.Context, q *Query, answer *Answer, err error) (*Answer, error) {
 	if err == nil || reasonIs(err, NotFound) {
 		return answer, err
 	}
@@ -32,25 +41,6 @@ func (n *Node) Resolve(ctx context.Context, q *Query) (*Answer, error) {
 	if childErr != nil {
 		return nil, errorf(asError(childErr).Reason, "%v; before that, daemon at %s: %v", childErr, n.Socket, err)
 	}
-	return answer, nil
-}
-
-// askDaemon leaves the child half of the time.
-func (n *Node) askDaemon(ctx context.Context, q *Query) (*Answer, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
-		defer cancel()
-	}
-	client, err := Dial(ctx, n.Socket)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := client.Resolve(ctx, q)
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	n.daemon = client
 	return answer, nil
 }
 
@@ -88,8 +78,10 @@ func (n *Node) Report(ctx context.Context, r *Report) error {
 // Close implements io.Closer.
 func (n *Node) Close() error {
 	var err error
-	if n.daemon != nil {
-		err = n.daemon.Close()
+	for _, c := range []*Client{n.asked, n.daemon} {
+		if c != nil {
+			err = errors.Join(err, c.Close())
+		}
 	}
 	return errors.Join(err, n.Child.Close())
 }

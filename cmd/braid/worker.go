@@ -34,6 +34,7 @@ func work(socket, about string) error {
 		d := delegator(c.Stderr)
 		d.Caller, d.Executor = c.Waits, c.Execute
 		d.Memory = memory
+		d.Later = func(do func()) { go do() }
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")

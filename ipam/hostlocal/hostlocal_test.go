@@ -168,3 +168,18 @@ func wantError(t testing.TB, err error, code uint, want ...string) {
 		}
 	}
 }
+
+// TestRecorded: an address is reserved when the record by which it will be released is safe, and not before.
+func TestRecorded(t *testing.T) {
+	conf := config(t.TempDir(), `[[{"subnet":"10.1.2.0/24"}]]`)
+	lost := errors.New("the disk is broken")
+	_, err := hostlocal.Plugin{}.Add(cni.WithRecord(t.Context(), func() error { return lost }), request("c1", conf))
+	if !errors.Is(err, lost) {
+		t.Errorf("without a record that is safe: %v", err)
+	}
+	waited := false
+	res, err := hostlocal.Plugin{}.Add(cni.WithRecord(t.Context(), func() error { waited = true; return nil }), request("c1", conf))
+	if err != nil || !waited || ips(res)[0] != "10.1.2.2/24" {
+		t.Errorf("found %v, %v; the record was waited for: %v", res, err, waited)
+	}
+}

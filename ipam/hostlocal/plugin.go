@@ -50,6 +50,10 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, er
 			return nil, err
 		}
 	}
+	// A folder that nodes share survives when one of them loses power, and its index is that of the last one that used it.
+	if err := cni.Recorded(ctx); err != nil {
+		return nil, err
+	}
 	s, err := p.open(ctx, c.folder, true)
 	if err != nil {
 		return nil, err

@@ -44,12 +44,21 @@ func (s *Source) Pod(ctx context.Context, pod resolve.Pod) (*lookup.Pod, error) 
 
 // Network implements [lookup.Source].
 func (s *Source) Network(ctx context.Context, name resolve.NetworkName) (*resolve.Network, error) {
-	if o, _ := get[*netv1.NetworkAttachmentDefinition](s.networks, name.Namespace, name.Name); o != nil {
-		s.count(Networks, string(lookup.FromCache))
-		return &resolve.Network{Config: o.Spec.Config, Annotations: o.Annotations}, nil
+	if known := s.KnownNetwork(name); known != nil {
+		return known, nil
 	}
 	s.count(Networks, string(lookup.Live))
 	return s.ask.Network(ctx, name)
+}
+
+// KnownNetwork implements [lookup.Cache].
+func (s *Source) KnownNetwork(name resolve.NetworkName) *resolve.Network {
+	o, _ := get[*netv1.NetworkAttachmentDefinition](s.networks, name.Namespace, name.Name)
+	if o == nil {
+		return nil
+	}
+	s.count(Networks, string(lookup.FromCache))
+	return &resolve.Network{Config: o.Spec.Config, Annotations: o.Annotations}
 }
 
 // PodExists tells whether a pod exists. It says no only after the API server has. A pod is known by its UID, a static pod

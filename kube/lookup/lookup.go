@@ -23,13 +23,16 @@ type Source interface {
 	Network(ctx context.Context, name resolve.NetworkName) (*resolve.Network, error)
 }
 
-// A Cache is a Source that knows some pods without asking for them. Its method Pod asks, whatever is known.
+// A Cache is a Source that knows some pods and networks without asking for them. Its method Pod asks, whatever is known.
 type Cache interface {
 	Source
 
 	// Known returns what is known under a pod's name, whatever its UID; nil if nothing is. It is of no use, and
 	// synced false, until everything there is has been heard of once.
 	Known(namespace, name string) (pod *Pod, synced bool)
+
+	// KnownNetwork returns what is known of a network, nil if nothing is.
+	KnownNetwork(name resolve.NetworkName) *resolve.Network
 }
 
 // Resolve answers a query as [resolve.Resolver] has it: it finds the pod, then all networks at once. What the pod will name,

@@ -31,12 +31,22 @@ func newSearch(ctx context.Context, src Source) *search {
 	return s
 }
 
-// ask begins to ask for networks, and waits for nothing.
+// ask begins to ask for networks, and waits for nothing. For what a cache knows it is not worth while to do that at the same
+// time.
 func (s *search) ask(names []resolve.NetworkName) {
+	cache, _ := s.src.(Cache)
 	for _, name := range names {
-		if s.asked[name] == nil {
-			f := &finding{done: make(chan struct{})}
-			s.asked[name] = f
+		if s.asked[name] != nil {
+			continue
+		}
+		f := &finding{done: make(chan struct{})}
+		s.asked[name] = f
+		if cache != nil {
+			f.network = cache.KnownNetwork(name)
+		}
+		if f.network != nil {
+			close(f.done)
+		} else {
 			go s.find(name, f)
 		}
 	}
