@@ -84,9 +84,9 @@ func (ns *Namespace) one(kind, flags int, data ...nl.NetlinkRequestData) (messag
 }
 
 // list returns the objects that a request (RTM_GET*) lists.
-func list[T any](ns *Namespace, kind int, header nl.NetlinkRequestData, decode func(message []byte) (T, error)) ([]T, error) {
+func list[T any](ns *Namespace, kind int, decode func(message []byte) (T, error), which ...nl.NetlinkRequestData) ([]T, error) {
 	return Dump(func() (found []T, err error) {
-		messages, err := ns.one(kind, unix.NLM_F_DUMP, header)
+		messages, err := ns.one(kind, unix.NLM_F_DUMP, which...)
 		if err != nil {
 			return nil, err
 		}

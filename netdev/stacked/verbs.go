@@ -59,11 +59,7 @@ func Delete(req *cni.Request, kind string) error {
 		return err
 	}
 	defer ns.Close()
-	link, err := ns.Link(req.IfName)
-	if err == nil && link.Type() != kind {
-		return nil
-	}
-	return ns.DeleteLink(req.IfName)
+	return ns.DeleteLinkIf(req.IfName, func(l netlink.Link) bool { return l.Type() == kind })
 }
 
 // Check fails if the attachment is not what prevResult and the configuration say.
