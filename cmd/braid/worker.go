@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/worker"
@@ -28,6 +29,7 @@ func work(socket, about string) error {
 		return err
 	}
 	defer host.Close()
+	defer hostlocal.Keep()()
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
 		d.Caller, d.Executor = c.Waits, c.Execute
