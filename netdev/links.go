@@ -27,6 +27,17 @@ func (b *Batch) Link(name string, into *netlink.Link) {
 	b.look(name, into, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(kind, nl.ZeroTerminated(name)))
 }
 
+// Find returns the interfaces of the namespace that have one of the names, in their order; nil stands for one that there is not.
+func (ns *Namespace) Find(names ...string) ([]netlink.Link, error) {
+	found := make([]netlink.Link, len(names))
+	b := ns.Batch()
+	for i, name := range names {
+		b.Link(name, &found[i])
+		b.tolerate(ErrNotFound)
+	}
+	return found, b.Send()
+}
+
 // LinkAt returns an interface of the namespace by index. The error wraps ErrNotFound if there is none.
 func (ns *Namespace) LinkAt(index int) (link netlink.Link, err error) {
 	b := ns.Batch()
