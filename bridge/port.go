@@ -58,10 +58,11 @@ func (a *attachment) createPort() error {
 }
 
 func (a *attachment) makePair(veth *netdev.NewLink) error {
-	b := a.node.Batch()
-	b.NewLink(veth)
-	b.Link(veth.Name, &a.port) // and not by the other end, where others may be at work
-	return b.Send()
+	made, err := a.node.NewLinkHere(veth) // and not the other end, where others may be at work
+	if err == nil {
+		a.port = made
+	}
+	return err
 }
 
 // enlistPort marks the port that it has made, and makes it one of the bridge.
@@ -215,7 +216,7 @@ func (e *essentials) adoptable(node *netdev.Namespace, prev *types100.Result) (f
 	}
 	var candidates []string
 	for _, iface := range prev.Interfaces {
-		if iface.Sandbox == "" {
+		if iface.Sandbox == "" && iface.Name != e.Bridge {
 			candidates = append(candidates, iface.Name)
 		}
 	}
