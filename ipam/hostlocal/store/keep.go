@@ -148,7 +148,7 @@ func (p *place) reopen(ctx context.Context, path string, node Node) (*opened, er
 	}
 	o := p.opened
 	p.opened = nil
-	if o.node != node || !o.index.Folder.isAt(path) {
+	if o.node != node {
 		o.close()
 		return nil, nil
 	}
@@ -158,15 +158,20 @@ func (p *place) reopen(ctx context.Context, path string, node Node) (*opened, er
 		o.close()
 		return nil, err
 	}
-	if now, err := o.dir.stamp(); err != nil || now != o.index.Folder {
+	if now, err := stampAt(path); err != nil || now != o.index.Folder {
 		o.close()
 		return nil, nil
 	}
 	return o, nil
 }
 
-// isAt says whether a path leads to the folder whose state it is.
-func (s stamp) isAt(path string) bool {
-	var st unix.Stat_t
-	return unix.Fstatat(unix.AT_FDCWD, path, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Dev == s.Dev && st.Ino == s.Ino
+// stampAt returns the state of the folder that a path leads to, and not what this node remembers of one that it shares with others.
+func stampAt(path string) (stamp, error) {
+	var st unix.Statx_t
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_STATX_FORCE_SYNC
+	if err := unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_BASIC_STATS, &st); err != nil {
+		return stamp{}, err
+	}
+	nano := func(t unix.StatxTimestamp) uint64 { return uint64(t.Sec*int64(time.Second) + int64(t.Nsec)) }
+	return stamp{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, nano(st.Mtime), nano(st.Ctime)}, nil
 }
