@@ -93,6 +93,9 @@ func (a *attachment) connect(ctx context.Context) error {
 	if err := a.setPort(a.bridge, a.port); err != nil {
 		return err
 	}
+	if err := a.enter(); err != nil {
+		return err
+	}
 	a.describe()
 	if err := a.checkSpoofing(ctx); err != nil {
 		return err
@@ -130,11 +133,20 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	if err := a.createPort(); err != nil {
 		return err
 	}
-	if err := a.enlistPort(); err != nil {
-		return err
+	return a.enlistPort()
+}
+
+// enter looks the pod's interface up. It is set up at the same time, unless there have to be rules for its MAC address before.
+func (a *attachment) enter() error {
+	if a.adopted {
+		return nil
 	}
-	a.inPod, err = a.pod.Link(a.req.IfName)
-	return err
+	b := a.pod.Batch()
+	if !a.MACSpoofCheck && !a.NoContainerInterface {
+		b.SetUpNamed(a.req.IfName)
+	}
+	b.Link(a.req.IfName, &a.inPod)
+	return b.Send()
 }
 
 // adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.

@@ -58,10 +58,11 @@ func (a *attachment) createPort() error {
 }
 
 func (a *attachment) makePair(veth *netdev.NewLink) error {
-	b := a.node.Batch()
-	b.NewLink(veth)
-	b.Link(veth.Name, &a.port) // and not by the other end, where others may be at work
-	return b.Send()
+	made, err := a.node.NewLinkHere(veth) // and not the other end, where others may be at work
+	if err == nil {
+		a.port = made
+	}
+	return err
 }
 
 // enlistPort marks the port that it has made, and makes it one of the bridge.
@@ -132,13 +133,17 @@ func (a *attachment) setPort(br *netlink.Bridge, port netlink.Link) error {
 
 // findPort returns the port of an owner.
 func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
+	var candidates []string
 	for n := range names {
-		link, err := node.Link(hostName(o.String(), n))
-		if errors.Is(err, netdev.ErrNotFound) {
-			continue
-		}
-		if err != nil || link.Attrs().Alias == aliasPrefix+o.String() || isUnfinished(link) {
-			return link, err
+		candidates = append(candidates, hostName(o.String(), n))
+	}
+	found, err := node.Find(candidates...)
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range found {
+		if link != nil && (link.Attrs().Alias == aliasPrefix+o.String() || isUnfinished(link)) {
+			return link, nil
 		}
 	}
 	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
@@ -209,18 +214,21 @@ func (e *essentials) adoptable(node *netdev.Namespace, prev *types100.Result) (f
 	if prev == nil {
 		return nil, nil
 	}
+	var candidates []string
 	for _, iface := range prev.Interfaces {
-		if iface.Sandbox != "" {
-			continue
+		if iface.Sandbox == "" && iface.Name != e.Bridge {
+			candidates = append(candidates, iface.Name)
 		}
-		link, err := node.Link(iface.Name)
-		if errors.Is(err, netdev.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if link.Type() == "bridge" || strings.HasPrefix(link.Attrs().Alias, aliasPrefix) ||
+	}
+	if len(candidates) == 0 {
+		return nil, nil
+	}
+	links, err := node.Find(candidates...)
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if link == nil || link.Type() == "bridge" || strings.HasPrefix(link.Attrs().Alias, aliasPrefix) ||
 			link.Attrs().MasterIndex != 0 && !e.isPort(node, link) {
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/internal/undo"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/netdev"
+	"github.com/braid-cni/braid/netdev/parent"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -256,7 +257,7 @@ func atOnce(ctx context.Context, first, n int, do func(ctx context.Context, i in
 	if n == 1 {
 		return do(ctx, first) // on this stack, which is large already
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(parent.Together(ctx))
 	for i := range n {
 		group.Go(func() error {
 			roomy.Stack()

@@ -77,7 +77,7 @@ func (ns *Namespace) Addresses(link netlink.Link) ([]netlink.Addr, error) {
 	index := link.Attrs().Index
 	header := nl.NewIfAddrmsg(unix.AF_UNSPEC)
 	header.Index = uint32(index)
-	addrs, err := list(ns, unix.RTM_GETADDR, header, decodeAddress)
+	addrs, err := list(ns, unix.RTM_GETADDR, decodeAddress, header)
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
 	}

@@ -36,6 +36,18 @@ func (b *Batch) add(kind, flags int, judge func([][]byte, error) error, data ...
 	b.requests = append(b.requests, request{message, judge})
 }
 
+// tolerate has an error of the request that was added last be none.
+func (b *Batch) tolerate(target error) {
+	last := &b.requests[len(b.requests)-1]
+	judge := last.judge
+	last.judge = func(messages [][]byte, err error) error {
+		if err = judge(messages, err); errors.Is(err, target) {
+			return nil
+		}
+		return err
+	}
+}
+
 // fail makes Send return an error, and send nothing: one of the requests cannot be written.
 func (b *Batch) fail(err error) { b.err = errors.Join(b.err, err) }
 
@@ -84,9 +96,9 @@ func (ns *Namespace) one(kind, flags int, data ...nl.NetlinkRequestData) (messag
 }
 
 // list returns the objects that a request (RTM_GET*) lists.
-func list[T any](ns *Namespace, kind int, header nl.NetlinkRequestData, decode func(message []byte) (T, error)) ([]T, error) {
+func list[T any](ns *Namespace, kind int, decode func(message []byte) (T, error), which ...nl.NetlinkRequestData) ([]T, error) {
 	return Dump(func() (found []T, err error) {
-		messages, err := ns.one(kind, unix.NLM_F_DUMP, header)
+		messages, err := ns.one(kind, unix.NLM_F_DUMP, which...)
 		if err != nil {
 			return nil, err
 		}

@@ -176,3 +176,33 @@ func TestLinkIsWhatTheLibrarySays(t *testing.T) {
 		t.Errorf("made %+v", v)
 	}
 }
+
+// TestNewLinkHere: what is made is told as it is, by the kernel's echo or by the next request; nothing is left to be received.
+func TestNewLinkHere(t *testing.T) {
+	p, peers := newPod(t), open(t, nettest.NewNS(t).Path())
+	veth := &NewLink{
+		Kind: "veth", Name: "near", Up: true, MTU: 1400, TxQueues: 1, RxQueues: 1, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7},
+		Peer: &NewLink{Name: "far", In: peers, TxQueues: 1, RxQueues: 1},
+	}
+	made, err := p.NewLinkHere(veth)
+	must(t, err)
+	now := p.link(t, "near").Attrs()
+	if a := made.Attrs(); a.Name != "near" || a.Index != now.Index || a.MTU != 1400 || a.HardwareAddr.String() != "02:00:00:00:00:07" ||
+		a.RawFlags&unix.IFF_UP == 0 || a.ParentIndex != now.ParentIndex || a.NetNsID != now.NetNsID || made.Type() != "veth" {
+		t.Errorf("made %s %+v, which is %+v", made.Type(), a, now)
+	}
+	if _, err := p.NewLinkHere(veth); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("the name is taken: %v", err)
+	}
+	if b, err := p.socket.receive(); err != errLost {
+		t.Errorf("there is more to receive: %x (%v)", b, err)
+	}
+	if _, err := peers.Link("far"); err != nil {
+		t.Error(err)
+	}
+	// What is not told, be it by an older kernel, is asked for.
+	elsewhere := &NewLink{Kind: "veth", Name: "elsewhere", In: peers, TxQueues: 1, RxQueues: 1, Peer: &NewLink{Name: "end", TxQueues: 1, RxQueues: 1}}
+	if _, err := p.NewLinkHere(elsewhere); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an interface that is made elsewhere: %v", err)
+	}
+}

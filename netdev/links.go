@@ -27,6 +27,17 @@ func (b *Batch) Link(name string, into *netlink.Link) {
 	b.look(name, into, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(kind, nl.ZeroTerminated(name)))
 }
 
+// Find returns the interfaces of the namespace that have one of the names, in their order; nil stands for one that there is not.
+func (ns *Namespace) Find(names ...string) ([]netlink.Link, error) {
+	found := make([]netlink.Link, len(names))
+	b := ns.Batch()
+	for i, name := range names {
+		b.Link(name, &found[i])
+		b.tolerate(ErrNotFound)
+	}
+	return found, b.Send()
+}
+
 // LinkAt returns an interface of the namespace by index. The error wraps ErrNotFound if there is none.
 func (ns *Namespace) LinkAt(index int) (link netlink.Link, err error) {
 	b := ns.Batch()
@@ -61,38 +72,16 @@ func (b *Batch) look(which string, into *netlink.Link, what ...nl.NetlinkRequest
 			return fmt.Errorf("look up interface %s in %s: %w", which, b.ns.path, err)
 		}
 		return nil
-	}, what...)
+	}, append(what, withoutStatistics())...)
 }
 
 // Links returns all interfaces of the namespace.
 func (ns *Namespace) Links() ([]netlink.Link, error) {
-	links, err := list(ns, unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), decodeLink)
+	links, err := list(ns, unix.RTM_GETLINK, decodeLink, nl.NewIfInfomsg(unix.AF_UNSPEC), withoutStatistics())
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of %s: %w", ns.path, err)
 	}
 	return links, nil
-}
-
-// decodeLink reads of an interface what plugins look at. Most of a message is something else, which the library would decode
-// as well, statistics by reflection; that takes it longer than all the rest.
-func decodeLink(message []byte) (netlink.Link, error) {
-	if len(message) < unix.SizeofIfInfomsg {
-		return nil, unix.EBADMSG
-	}
-	kept, rest := message[:unix.SizeofIfInfomsg:unix.SizeofIfInfomsg], message[unix.SizeofIfInfomsg:]
-	for len(rest) >= unix.SizeofRtAttr {
-		size := (int(nl.NativeEndian().Uint16(rest)) + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
-		if size < unix.SizeofRtAttr || size > len(rest) {
-			return nil, unix.EBADMSG
-		}
-		switch nl.NativeEndian().Uint16(rest[2:]) &^ unix.NLA_F_NESTED {
-		case unix.IFLA_IFNAME, unix.IFLA_PROP_LIST, unix.IFLA_IFALIAS, unix.IFLA_ADDRESS, unix.IFLA_MTU, unix.IFLA_OPERSTATE,
-			unix.IFLA_LINK, unix.IFLA_LINK_NETNSID, unix.IFLA_MASTER, unix.IFLA_GROUP, unix.IFLA_LINKINFO:
-			kept = append(kept, rest[:size]...)
-		}
-		rest = rest[size:]
-	}
-	return netlink.LinkDeserialize(nil, kept)
 }
 
 // Interface returns what a result says of an interface of the namespace.
@@ -156,10 +145,32 @@ func (b *Batch) SetLink(index int, attributes ...*nl.RtAttr) {
 	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, plainError, data...)
 }
 
+// SetUpNamed has an interface set up that has not been looked up.
+func (b *Batch) SetUpNamed(name string) {
+	up := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	up.Flags, up.Change = unix.IFF_UP, unix.IFF_UP
+	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+		if err != nil {
+			return fmt.Errorf("set %s up: %w", name, err)
+		}
+		return nil
+	}, up, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+}
+
 // DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.
 func (ns *Namespace) DeleteLink(name string) error {
+	return ns.DeleteLinkIf(name, func(netlink.Link) bool { return true })
+}
+
+// DeleteLinkIf is DeleteLink of an interface for which ours returns true. Another one of the name is left alone.
+func (ns *Namespace) DeleteLinkIf(name string, ours func(netlink.Link) bool) error {
 	link, err := ns.Link(name)
-	if err == nil {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		err = nil
+	case err == nil && !ours(link):
+		return nil
+	case err == nil:
 		err = ns.handle.LinkDel(link)
 		if errors.Is(err, unix.ENODEV) {
 			err = nil // somebody else was faster
@@ -167,8 +178,6 @@ func (ns *Namespace) DeleteLink(name string) error {
 		if err != nil {
 			err = fmt.Errorf("delete interface %s in %s: %w", name, ns.path, err)
 		}
-	} else if errors.Is(err, ErrNotFound) {
-		err = nil
 	}
 	return errors.Join(err, ns.deleteOrphanedRules())
 }

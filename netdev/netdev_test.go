@@ -217,7 +217,16 @@ func TestLinkFreeDelete(t *testing.T) {
 	if err := p.Free("net1"); err == nil {
 		t.Error("net1 counts as free")
 	}
+	found, err := p.Find("net2", "lo", strings.Repeat("n", 40), "net1")
+	must(t, err)
+	if found[0] != nil || found[2] != nil || found[1] == nil || found[1].Attrs().Name != "lo" || found[3] == nil || found[3].Attrs().Name != "net1" {
+		t.Errorf("found %v, want lo and net1", found)
+	}
 	must(t, p.DeleteLink("net2"))
+	must(t, p.DeleteLinkIf("net1", func(l netlink.Link) bool { return l.Type() != found[3].Type() }))
+	if err := p.Free("net1"); err == nil {
+		t.Error("net1 was deleted, which was not ours")
+	}
 	must(t, p.DeleteLink("net1"))
 	must(t, p.Free("net1"))
 }

@@ -3,6 +3,7 @@ package netdev
 import (
 	"net"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -28,10 +29,27 @@ func (ns *Namespace) NewLink(l *NewLink) error {
 	return b.Send()
 }
 
-// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's. What it has
-// become can be looked up by the next request: the kernel's own echo (NLM_F_ECHO, since 6.2) tells of a pair only the end that
-// is in the namespace asked, and of an interface that is made elsewhere nothing.
-func (b *Batch) NewLink(l *NewLink) {
+// NewLinkHere makes an interface in the namespace that is asked, of a pair the end that is there, and returns what it has become. The
+// error is the kernel's.
+func (ns *Namespace) NewLinkHere(l *NewLink) (made netlink.Link, err error) {
+	b := ns.Batch()
+	b.newLink(l, unix.NLM_F_ECHO, func(messages [][]byte, err error) error {
+		if err == nil && len(messages) > 0 {
+			made, err = decodeLink(messages[0])
+		}
+		return err
+	})
+	if err = b.Send(); err != nil || made != nil {
+		return made, err
+	}
+	return ns.Link(l.Name) // a kernel before 6.2 knows no echo
+}
+
+// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's. Of one that is made
+// elsewhere the kernel's echo would tell nothing.
+func (b *Batch) NewLink(l *NewLink) { b.newLink(l, 0, plainError) }
+
+func (b *Batch) newLink(l *NewLink, flags int, judge func([][]byte, error) error) {
 	data := []nl.NetlinkRequestData{l.header()}
 	for _, a := range l.attributes() {
 		data = append(data, a)
@@ -49,7 +67,7 @@ func (b *Batch) NewLink(l *NewLink) {
 			peer.AddChild(a)
 		}
 	}
-	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, plainError, append(data, info)...)
+	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK|flags, judge, append(data, info)...)
 }
 
 func (l *NewLink) header() *nl.IfInfomsg {

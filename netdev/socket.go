@@ -43,6 +43,7 @@ func (s *socket) close() { _ = unix.Close(s.fd) }
 // An answer is what the kernel has said to a request: messages, and an error.
 type answer struct {
 	messages [][]byte // without header, and valid for good
+	echoed   bool     // what has come of the request is told before it is confirmed
 	ended    bool
 	torn     bool // a list whose objects have changed meanwhile
 	err      error
@@ -69,6 +70,9 @@ func (s *socket) ask(requests []request) (answers []answer, err error) {
 		return nil, fmt.Errorf("send a netlink request: %w", err)
 	}
 	answers = make([]answer, len(requests))
+	for i, r := range requests {
+		answers[i].echoed = r.message.Flags&unix.NLM_F_ECHO != 0
+	}
 	for last := &answers[len(answers)-1]; !last.ended; {
 		part, err := s.receive()
 		if err == nil {
@@ -98,7 +102,7 @@ func assign(part []byte, answers []answer, first uint32) error {
 	return nil
 }
 
-// take adds a message to the answer. One that is no part of a list ends it.
+// take adds a message to the answer. One that is no part of a list, and no echo, ends it.
 func (a *answer) take(message []byte) {
 	kind, flags := binary.NativeEndian.Uint16(message[4:]), binary.NativeEndian.Uint16(message[6:])
 	data := message[unix.SizeofNlMsghdr:]
@@ -114,7 +118,7 @@ func (a *answer) take(message []byte) {
 	case unix.NLMSG_NOOP:
 	default:
 		a.messages = append(a.messages, append([]byte(nil), data...))
-		a.ended = flags&unix.NLM_F_MULTI == 0
+		a.ended = flags&unix.NLM_F_MULTI == 0 && !a.echoed
 	}
 }
 

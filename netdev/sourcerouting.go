@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,7 +101,7 @@ func (ns *Namespace) checkSourceRouting(link netlink.Link, ips []*types100.IPCon
 		}
 	}
 	for _, want := range sourceRules(link, ips) {
-		if !slices.ContainsFunc(rules[want.Table], func(have netlink.Rule) bool { return have.Src.IP.Equal(want.Src.IP) }) {
+		if !slices.ContainsFunc(rules[want.Table], func(have *netlink.Rule) bool { return have.Src.IP.Equal(want.Src.IP) }) {
 			errs = append(errs, fmt.Errorf("the rule from %s to table %d is missing", want.Src, want.Table))
 		}
 	}
@@ -108,18 +109,40 @@ func (ns *Namespace) checkSourceRouting(link netlink.Link, ips []*types100.IPCon
 }
 
 // sourceRulesOf lists the rules of source routing, by the table they lead to.
-func (ns *Namespace) sourceRulesOf() (map[int][]netlink.Rule, error) {
-	rules, err := Dump(func() ([]netlink.Rule, error) { return ns.handle.RuleList(netlink.FAMILY_ALL) })
+func (ns *Namespace) sourceRulesOf() (map[int][]*netlink.Rule, error) {
+	rules, err := list(ns, unix.RTM_GETRULE, decodeRule, &nl.RtMsg{}) // of all families
 	if err != nil {
 		return nil, fmt.Errorf("list the routing rules of %s: %w", ns.path, err)
 	}
-	byTable := map[int][]netlink.Rule{}
+	byTable := map[int][]*netlink.Rule{}
 	for _, r := range rules {
 		if r.Priority == rulePriority && r.Table > firstTable && r.Src != nil {
 			byTable[r.Table] = append(byTable[r.Table], r)
 		}
 	}
 	return byTable, nil
+}
+
+// decodeRule reads of a rule what [sourceRules] puts into one.
+func decodeRule(message []byte) (*netlink.Rule, error) {
+	if len(message) < unix.SizeofRtMsg {
+		return nil, unix.EBADMSG
+	}
+	header, rule := nl.DeserializeRtMsg(message), netlink.NewRule()
+	rule.Family, rule.Priority = int(header.Family), 0
+	err := attributes(message[unix.SizeofRtMsg:], func(kind uint16, attribute []byte) error {
+		value := attribute[unix.SizeofRtAttr:]
+		switch {
+		case kind == nl.FRA_TABLE && len(value) >= 4:
+			rule.Table = int(nl.NativeEndian().Uint32(value))
+		case kind == nl.FRA_PRIORITY && len(value) >= 4:
+			rule.Priority = int(nl.NativeEndian().Uint32(value))
+		case kind == nl.FRA_SRC && (len(value) == net.IPv4len || len(value) == net.IPv6len):
+			rule.Src = &net.IPNet{IP: value, Mask: net.CIDRMask(int(header.Src_len), 8*len(value))}
+		}
+		return nil
+	})
+	return rule, err
 }
 
 // deleteOrphanedRules deletes the rules whose interface does not exist any more.
@@ -140,7 +163,7 @@ func (ns *Namespace) deleteOrphanedRules() error {
 		}
 		for _, rule := range rules {
 			rule.Family = family(rule.Src.IP)
-			if err := ns.handle.RuleDel(&rule); err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := ns.handle.RuleDel(rule); err != nil && !errors.Is(err, unix.ENOENT) {
 				errs = append(errs, fmt.Errorf("delete rule from %s: %w", rule.Src, err))
 			}
 		}

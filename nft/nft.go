@@ -81,6 +81,9 @@ func (r Rules) GC(ctx context.Context, network string, valid []types.GCAttachmen
 
 // prune removes the elements of a network whose comment is stale.
 func (r Rules) prune(ctx context.Context, network string, stale func(comment string) bool) error {
+	if r.none() {
+		return nil
+	}
 	return r.change(ctx, func(c *conn) error {
 		return errors.Join(pruneMasquerade(c, network, stale), pruneSpoofCheck(c, stale))
 	})

@@ -1,6 +1,8 @@
 package nft_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -171,6 +173,37 @@ func TestMasqueradeMovesPackets(t *testing.T) {
 	for _, to := range []string{"192.0.2.9", "2001:db8:2::9"} {
 		nettest.NoReach(t, pod, beyond, to)
 	}
+}
+
+// TestRemoveOfNothing: where there are no tables nobody waits for those who change any; where there is one, of either family, it has to
+// be looked into.
+func TestRemoveOfNothing(t *testing.T) {
+	n, ctx := newNode(t), t.Context()
+	opened, err := netdev.Open(n.ns.Path())
+	must(t, err)
+	defer opened.Close()
+	removed := func() error {
+		t.Helper()
+		unlock, err := opened.LockExclusive(ctx)
+		must(t, err)
+		defer unlock()
+		late, cancel := context.WithCancel(ctx)
+		cancel()
+		return errors.Join(n.Remove(late, owner("a")), n.GC(late, "blue", nil))
+	}
+	must(t, removed())
+	for _, add := range []func() error{
+		func() error { return n.AddMasquerade(ctx, owner("a"), []*net.IPNet{cidr(t, "10.1.0.5/24")}) },
+		func() error { return n.AddSpoofCheck(ctx, owner("a"), "vetha", net.HardwareAddr{2, 0, 0, 0, 0, 1}) },
+	} {
+		must(t, add())
+		if err := removed(); !errors.Is(err, context.Canceled) {
+			t.Errorf("error = %v, want that the lock was waited for", err)
+		}
+		must(t, n.Remove(ctx, owner("a")))
+		must(t, removed())
+	}
+	n.empty(t)
 }
 
 func TestSpoofCheck(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/memo"
+	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/worker"
@@ -30,6 +31,7 @@ func work(socket, about string) error {
 	}
 	defer host.Close()
 	memory := new(memo.Memory) // of what is the same in one call as in the next
+	defer hostlocal.Keep()()
 	w := &worker.Worker{About: about, Outdated: stop, Plugin: func(c worker.Caller) cni.Plugin {
 		d := delegator(c.Stderr)
 		d.Caller, d.Executor = c.Waits, c.Execute

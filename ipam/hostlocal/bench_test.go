@@ -11,12 +11,12 @@ import (
 	"github.com/braid-cni/braid/ipam/hostlocal"
 )
 
-// BenchmarkAllocate is one ADD and DEL while a /16 has n reservations: ours, and the reference's own
+// BenchmarkAllocate is one ADD and DEL while a /16 has n reservations: ours, the same in a worker, and the reference's own
 // allocator and store. Neither has to start a process, and neither syncs to the disk.
 func BenchmarkAllocate(b *testing.B) {
 	const ranges = `[[{"subnet":"10.0.0.0/16"}]]`
 	for _, n := range []int{10, 1000, 10_000, 60_000} {
-		b.Run(fmt.Sprintf("braid/%d", n), func(b *testing.B) {
+		allocation := func(b *testing.B) {
 			dir := b.TempDir()
 			conf := config(dir, ranges)
 			populate(b, dir, n)
@@ -33,6 +33,11 @@ func BenchmarkAllocate(b *testing.B) {
 			for b.Loop() {
 				allocate()
 			}
+		}
+		b.Run(fmt.Sprintf("braid/%d", n), allocation)
+		b.Run(fmt.Sprintf("worker/%d", n), func(b *testing.B) {
+			defer hostlocal.Keep()()
+			allocation(b)
 		})
 		b.Run(fmt.Sprintf("reference/%d", n), func(b *testing.B) {
 			dir := b.TempDir()

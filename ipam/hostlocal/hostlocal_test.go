@@ -44,6 +44,9 @@ func process(do string) error {
 	if _, err := fmt.Sscan(os.Getenv(timesEnv), &times); err != nil {
 		return err
 	}
+	if os.Getpid()%2 == 0 { // some of them stay, as it were
+		defer hostlocal.Keep()()
+	}
 	for i := range times {
 		req := request(fmt.Sprintf("c%d-%d", os.Getpid(), i), os.Getenv(configEnv))
 		res, err := hostlocal.Plugin{}.Add(context.Background(), req)

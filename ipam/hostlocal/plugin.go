@@ -222,6 +222,10 @@ func (p Plugin) open(ctx context.Context, folder string, create bool) (*store.St
 	return s, err
 }
 
+// Keep is for a process that serves many requests: it keeps open what it needs of the folders that it uses, for some seconds
+// after each use and until stop is called.
+func Keep() (stop func()) { return store.Keep() }
+
 // node tells this boot of this node. What cannot be read is unknown: reservations are then kept over a reboot.
 func (p Plugin) node() store.Node {
 	if p.BootID == "" && p.MachineID == "" {

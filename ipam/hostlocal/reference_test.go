@@ -258,3 +258,15 @@ func TestProcesses(t *testing.T) {
 	wg.Wait()
 	wantNoReservation(t, dir)
 }
+
+// TestKept: it makes no difference that folders are kept open.
+func TestKept(t *testing.T) {
+	defer hostlocal.Keep()()
+	for name, test := range map[string]func(*testing.T){
+		"oracle": TestOracle, "shared folder": TestSharedFolder, "processes": TestProcesses, "parallel": TestParallel, "lock": TestLock,
+		"round robin": TestRoundRobin, "all or nothing": TestAllOrNothing, "foreign files": TestForeignFiles, "GC": TestGC, "sticky": TestSticky,
+		"reboot": TestReboot, "killed": TestKilled,
+	} {
+		t.Run(name, test)
+	}
+}

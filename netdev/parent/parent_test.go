@@ -1,11 +1,13 @@
 package parent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -165,6 +167,56 @@ func TestResolveStacked(t *testing.T) {
 		got, err := parse(t, `{"mac": "`+mac+`"}`).Resolve(pod)
 		if err != nil || got.Attrs().Name != want {
 			t.Errorf("%s: %v, %v; want %s", mac, got, err, want)
+		}
+	}
+}
+
+// TestTogether: what is looked for together is looked up once, and anew by who does not belong to them.
+func TestTogether(t *testing.T) {
+	ns := nettest.NewNS(t)
+	pod, err := netdev.Open(ns.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pod.Close()
+	resolve := func(ctx context.Context, doc string) (int, error) {
+		link, err := parse(t, doc).ResolveOnce(ctx, pod)
+		if err != nil {
+			return 0, err
+		}
+		return link.Attrs().Index, nil
+	}
+	together := Together(t.Context())
+	lo, err := resolve(together, `"lo"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := resolve(together, `"eth1"`); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an interface that is not there: %v", err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "eth1"
+	if err := ns.Handle().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := resolve(together, `"eth1"`); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it was looked up again: %v", err)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if again, err := resolve(together, `"lo"`); err != nil || again != lo {
+				t.Errorf("found %d (%v), want %d", again, err, lo)
+			}
+			if other, err := resolve(together, `{"name": "lo"}`); err != nil || other != lo {
+				t.Errorf("found %d (%v), want %d", other, err, lo)
+			}
+		})
+	}
+	all.Wait()
+	for _, ctx := range []context.Context{t.Context(), Together(together)} {
+		if index, err := resolve(ctx, `"eth1"`); err != nil || index == lo {
+			t.Errorf("found %d (%v), want eth1", index, err)
 		}
 	}
 }

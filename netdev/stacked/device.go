@@ -59,7 +59,7 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 	var u undo.Stack
 	defer u.OnError(&err)
 
-	if err := d.create(ns, prev, req.IfName, &u); err != nil {
+	if err := d.create(ctx, ns, prev, req.IfName, &u); err != nil {
 		return nil, err
 	}
 	own, err := d.addresses(ctx, ns, prev, req, &u)
@@ -73,13 +73,13 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 }
 
 // create makes the link.
-func (d *Device) create(ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) error {
+func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) error {
 	home, err := d.home(ns)
 	if err != nil {
 		return err
 	}
 	defer home.Close()
-	lower, err := d.parent(home, prev)
+	lower, err := d.parent(ctx, home, prev)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (d *Device) home(ns *netdev.Namespace) (*netdev.Namespace, error) {
 
 // parent finds the interface to be stacked on. If the configuration names none, it is the one that an earlier plugin
 // of the chain has made, or that of the default route.
-func (d *Device) parent(home *netdev.Namespace, prev *types100.Result) (netlink.Link, error) {
+func (d *Device) parent(ctx context.Context, home *netdev.Namespace, prev *types100.Result) (netlink.Link, error) {
 	selector := d.Parent
 	sandbox := ""
 	if d.InContainer {
@@ -34,7 +34,7 @@ func (d *Device) parent(home *netdev.Namespace, prev *types100.Result) (netlink.
 	if name := single(prev, sandbox); selector.IsZero() && name != "" {
 		selector = parent.Named(name)
 	}
-	link, err := selector.Resolve(home)
+	link, err := selector.ResolveOnce(ctx, home)
 	if err != nil {
 		return nil, types.NewError(types.ErrPluginNotAvailable, "master: "+err.Error(), "")
 	}
@@ -59,11 +59,7 @@ func Delete(req *cni.Request, kind string) error {
 		return err
 	}
 	defer ns.Close()
-	link, err := ns.Link(req.IfName)
-	if err == nil && link.Type() != kind {
-		return nil
-	}
-	return ns.DeleteLink(req.IfName)
+	return ns.DeleteLinkIf(req.IfName, func(l netlink.Link) bool { return l.Type() == kind })
 }
 
 // Check fails if the attachment is not what prevResult and the configuration say.
@@ -85,19 +81,19 @@ func (d *Device) Check(ctx context.Context, req *cni.Request) error {
 	link, err := ns.Link(req.IfName)
 	switch {
 	case err == nil:
-		errs = append(errs, d.checkLink(ns, link, prev))
+		errs = append(errs, d.checkLink(ctx, ns, link, prev))
 	case errors.Is(err, netdev.ErrNotFound):
-		errs = append(errs, d.whyGone(ns, prev))
+		errs = append(errs, d.whyGone(ctx, ns, prev))
 	}
 	return errors.Join(append(errs, d.IPAM.Check(ctx, req))...)
 }
 
-func (d *Device) checkLink(ns *netdev.Namespace, link netlink.Link, prev *types100.Result) error {
+func (d *Device) checkLink(ctx context.Context, ns *netdev.Namespace, link netlink.Link, prev *types100.Result) error {
 	attrs := link.Attrs()
 	if link.Type() != d.Kind {
 		return fmt.Errorf("interface %s is of type %s, want %s", attrs.Name, link.Type(), d.Kind)
 	}
-	errs := []error{d.Same(link), d.checkParent(ns, attrs, prev)}
+	errs := []error{d.Same(link), d.checkParent(ctx, ns, attrs, prev)}
 	if d.MTU != 0 && d.MTU != attrs.MTU && !saysMTU(prev, attrs) {
 		errs = append(errs, fmt.Errorf("interface %s has MTU %d, want %d", attrs.Name, attrs.MTU, d.MTU))
 	}
@@ -105,13 +101,13 @@ func (d *Device) checkLink(ns *netdev.Namespace, link netlink.Link, prev *types1
 }
 
 // whyGone says what an interface that is missing may have gone with.
-func (d *Device) whyGone(ns *netdev.Namespace, prev *types100.Result) error {
+func (d *Device) whyGone(ctx context.Context, ns *netdev.Namespace, prev *types100.Result) error {
 	home, err := d.home(ns)
 	if err != nil {
 		return err
 	}
 	defer home.Close()
-	if _, err := d.parent(home, prev); err != nil {
+	if _, err := d.parent(ctx, home, prev); err != nil {
 		return fmt.Errorf("an interface is deleted with its parent, and that is missing: %w", err)
 	}
 	return nil
@@ -129,7 +125,7 @@ func saysMTU(prev *types100.Result, attrs *netlink.LinkAttrs) bool {
 
 // checkParent asks the kernel what the interface is stacked on; that never changes while it exists, whatever a
 // selector would mean now. Only a parent that has a name in the configuration must be that one.
-func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, prev *types100.Result) error {
+func (d *Device) checkParent(ctx context.Context, ns *netdev.Namespace, attrs *netlink.LinkAttrs, prev *types100.Result) error {
 	home, err := d.home(ns)
 	if err != nil {
 		return err
@@ -148,7 +144,7 @@ func (d *Device) checkParent(ns *netdev.Namespace, attrs *netlink.LinkAttrs, pre
 	if !d.Parent.IsName() {
 		return nil
 	}
-	want, err := d.parent(home, prev)
+	want, err := d.parent(ctx, home, prev)
 	if err != nil {
 		return fmt.Errorf("interface %s is stacked on %s: %w", attrs.Name, lower.Attrs().Name, err)
 	}
@@ -195,7 +191,7 @@ func (d *Device) Status(ctx context.Context, req *cni.Request) error {
 			return err
 		}
 		defer host.Close()
-		lower, err := d.parent(host, nil)
+		lower, err := d.parent(ctx, host, nil)
 		if err == nil {
 			err = d.usable(lower)
 		}

@@ -31,6 +31,7 @@ func (s *Store) openIndex() error {
 func (s *Store) writeIndex() error {
 	f := s.indexFile
 	if s.broken || s.index.full() {
+		s.index = nil
 		return f.Truncate(0)
 	}
 	if s.index.file == nil {
@@ -46,7 +47,11 @@ func (s *Store) writeIndex() error {
 	if err != nil {
 		return err
 	}
-	return s.index.writeHeader(f, folder)
+	if err := s.index.writeHeader(f, folder); err != nil {
+		return err
+	}
+	s.index.file = f
+	return nil
 }
 
 // stamp returns the state of the folder.

@@ -30,11 +30,33 @@ func (s *Store) Cursor(set int) netip.Addr {
 func (s *Store) cursor(set int) cursor {
 	c, known := s.cursors[set]
 	if !known {
-		f, err := s.dir.read(cursorName(set))
-		c = cursor{f.content, err == nil && f.regular}
+		f := s.readCursor(set)
+		c = cursor{f.content, f.regular}
 		s.cursors[set] = c
 	}
 	return c
+}
+
+// readCursor leaves the file open, to be written to.
+func (s *Store) readCursor(set int) (f file) {
+	if h := s.cursorFiles[set]; h != nil {
+		f, _ = h.read()
+		return f
+	}
+	h, err := s.dir.open(cursorName(set), unix.O_RDWR|unix.O_NONBLOCK)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return file{}
+	case err != nil:
+		f, _ = s.dir.read(cursorName(set))
+		return f
+	}
+	if f, err = h.read(); err != nil || !f.regular {
+		h.Close()
+		return file{}
+	}
+	s.cursorFiles[set] = h
+	return f
 }
 
 // moveCursor has the search for the next address go on behind a pick.
@@ -48,17 +70,21 @@ func (s *Store) moveCursor(u *undo.Stack, p Pick) error {
 	return err
 }
 
-func (s *Store) setCursor(set int, c cursor) error {
+func (s *Store) setCursor(set int, c cursor) (err error) {
 	name, before := cursorName(set), s.cursor(set)
 	delete(s.cursors, set)
+	h := s.cursorFiles[set]
 	if !c.exists {
+		h.Close()
+		delete(s.cursorFiles, set)
 		return s.dir.remove(name)
 	}
-	h, err := s.dir.open(name, unix.O_RDWR|unix.O_CREAT)
-	if err != nil {
-		return err
+	if h == nil {
+		if h, err = s.dir.open(name, unix.O_RDWR|unix.O_CREAT); err != nil {
+			return err
+		}
+		s.cursorFiles[set] = h
 	}
-	defer h.Close()
 	if err := overwrite(h, c.content, int64(len(before.content))); err != nil {
 		return err
 	}

@@ -3,19 +3,16 @@ package store
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/internal/atomicfile"
 	"github.com/braid-cni/braid/internal/flock"
-	"github.com/braid-cni/braid/internal/plainfile"
 )
 
 const (
@@ -95,27 +92,29 @@ func (d folder) failed(op, name string, err error) error {
 // open opens a file: to read and to write, or else without blocking, lest a pipe of that name waits for its other end.
 // Reading it leaves no trace in its times, which would be written again with each ADD; only the owner of a file can have
 // that.
-func (d folder) open(name string, flags int) (*os.File, error) {
-	flags |= unix.O_NOFOLLOW
-	f, err := plainfile.OpenAt(d.fd, d.path, name, flags|unix.O_NOATIME, 0o600)
-	if errors.Is(err, unix.EPERM) {
-		return plainfile.OpenAt(d.fd, d.path, name, flags, 0o600)
+func (d folder) open(name string, flags int) (*handle, error) {
+	flags |= unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := openat(d.fd, name, flags|unix.O_NOATIME)
+	if err == unix.EPERM {
+		fd, err = openat(d.fd, name, flags)
 	}
-	return f, err
+	if err != nil {
+		return nil, d.failed("open", name, err)
+	}
+	return &handle{fd, d, name}, nil
 }
 
-// stat is fstat(2).
-func stat(h *os.File) (*syscall.Stat_t, error) {
-	info, err := h.Stat()
-	if err != nil {
-		return nil, err
+func openat(dir int, name string, flags int) (fd int, err error) {
+	for {
+		if fd, err = unix.Openat(dir, name, flags, 0o600); err != unix.EINTR {
+			return fd, err
+		}
 	}
-	return info.Sys().(*syscall.Stat_t), nil
 }
 
 // overwrite makes content the whole of a small file that has had a number of bytes. What is there already needs no more space on
 // the disk: the old content goes only when the new one is in place.
-func overwrite(f *os.File, content string, had int64) error {
+func overwrite(f *handle, content string, had int64) error {
 	if _, err := f.WriteAt([]byte(content), 0); err != nil || had <= int64(len(content)) {
 		return err
 	}
@@ -127,6 +126,8 @@ type file struct {
 	content string
 	ino     uint64
 	mtime   int64 // nanoseconds
+	links   uint64
+	size    int64
 	regular bool
 }
 
@@ -140,19 +141,7 @@ func (d folder) read(name string) (f file, err error) {
 		return file{}, err
 	}
 	defer h.Close()
-	st, err := stat(h)
-	if err != nil {
-		return file{}, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return file{}, nil
-	}
-	b := make([]byte, min(st.Size, maxContent))
-	n, err := h.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return file{}, err
-	}
-	return file{string(b[:n]), st.Ino, st.Mtim.Nano(), true}, nil
+	return h.read()
 }
 
 // remove deletes a file; one that does not exist is no error.
@@ -166,10 +155,11 @@ func (d folder) remove(name string) error {
 // names lists the folder.
 func (d folder) names() ([]string, error) {
 	// Another open file: the position of a listing belongs to it.
-	f, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	h, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
+	f := os.NewFile(uintptr(h.fd), d.path)
 	defer f.Close()
 	return f.Readdirnames(-1)
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"crypto/sha256"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +58,7 @@ func (s *Store) Remember(pod string, addrs []netip.Addr) error {
 	return err
 }
 
-func (s *Store) openMemory() (*os.File, error) {
+func (s *Store) openMemory() (*handle, error) {
 	if s.privateErr != nil {
 		return nil, s.privateErr
 	}
@@ -67,7 +66,7 @@ func (s *Store) openMemory() (*os.File, error) {
 }
 
 // readMemory returns a page, an empty one if it is not there or cannot be believed.
-func readMemory(f *os.File, no int) *page {
+func readMemory(f *handle, no int) *page {
 	p := new(page)
 	if n, _ := f.ReadAt(p[:], int64(no)*pageSize); n < pageSize || !p.intact() || p.records() > perPage {
 		return new(page)

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
-	"slices"
-	"syscall"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -108,9 +106,9 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 		return file{}, err
 	}
 	defer h.Close()
-	var st *syscall.Stat_t
+	var st unix.Stat_t
 	if err = overwrite(h, o.content(), size); err == nil {
-		st, err = stat(h)
+		st, err = h.stat()
 	}
 	if err != nil {
 		return file{}, errors.Join(err, s.private.remove(pendingName))
@@ -120,12 +118,12 @@ func (s *Store) prepare(o Owner) (f file, err error) {
 
 // blank opens the file that a reservation is written to, and tells its size: the one that was freed last, see
 // [Store.free]. To make one costs a file system more than all the rest.
-func (s *Store) blank() (h *os.File, size int64, err error) {
+func (s *Store) blank() (h *handle, size int64, err error) {
 	h, err = s.private.open(pendingName, unix.O_RDWR)
 	if err == nil {
 		// What a killed process left may be linked to an address by now: it is not to be written to.
-		var st *syscall.Stat_t
-		if st, err = stat(h); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == unix.Geteuid() {
+		var st unix.Stat_t
+		if st, err = h.stat(); err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && int(st.Uid) == self() {
 			return h, st.Size, nil
 		}
 		h.Close()
@@ -139,6 +137,9 @@ func (s *Store) blank() (h *os.File, size int64, err error) {
 	return h, 0, err
 }
 
+// self is the user whose files this process makes.
+var self = sync.OnceValue(unix.Geteuid)
+
 // Release frees the addresses of an owner; if it has none, those that are reserved for its container without an
 // interface name. It goes on after an error.
 //
@@ -149,19 +150,23 @@ func (s *Store) Release(o Owner) error {
 	if err != nil {
 		return err
 	}
+	claims, ok := s.claims(named, addrs)
+	defer func() { closeAll(claims) }()
 	// An index that is wrong must not make anybody lose an address.
-	if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !s.holds(named, a) }) {
+	if !ok {
 		if err := s.reindex(nil); err != nil {
 			return err
 		}
 		if named, addrs, err = s.of(o); err != nil {
 			return err
 		}
+		closeAll(claims)
+		claims, _ = s.claims(named, addrs)
 	}
 	var errs []error
-	for _, a := range addrs {
+	for i, a := range addrs {
 		s.changed = true
-		if err := s.free(nameOf(a)); err != nil {
+		if err := s.free(nameOf(a), claims[i]); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -170,27 +175,55 @@ func (s *Store) Release(o Owner) error {
 	return errors.Join(errs...)
 }
 
+// A claim is the open file of a reservation; the zero claim is that of one which cannot be written to.
+type claim struct {
+	*handle
+	file
+}
+
+// claims opens the reservations of addresses, and tells whether all of them are an owner's.
+func (s *Store) claims(o Owner, addrs []netip.Addr) (claims []claim, ok bool) {
+	ok = true
+	for _, a := range addrs {
+		c := s.claim(nameOf(a))
+		holder, owned := parseOwner(c.content)
+		if c.handle == nil {
+			holder, owned = s.Holder(a)
+		}
+		claims, ok = append(claims, c), ok && owned && holder == o
+	}
+	return claims, ok
+}
+
+func (s *Store) claim(name string) (c claim) {
+	h, err := s.dir.open(name, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return claim{}
+	}
+	f, err := h.read()
+	if err != nil || !f.regular {
+		h.Close()
+		return claim{}
+	}
+	return claim{h, f}
+}
+
+func closeAll(claims []claim) {
+	for _, c := range claims {
+		c.Close()
+	}
+}
+
 // free takes the name of an address from a reservation, and keeps its file for the next one if it has no other name. It
 // then has zeros, as a reservation that was never written: should a loss of power leave them at another address, they are
 // known for what they are.
-func (s *Store) free(name string) error {
-	h, err := s.dir.open(name, unix.O_RDWR)
-	if err != nil {
-		return s.dir.remove(name)
-	}
-	defer h.Close()
-	st, err := stat(h)
-	if err != nil || st.Nlink != 1 || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxContent || s.privateErr != nil ||
+func (s *Store) free(name string, c claim) error {
+	if c.handle == nil || c.links != 1 || c.size > maxContent || s.privateErr != nil ||
 		unix.Renameat(s.dir.fd, name, s.private.fd, pendingName) != nil {
 		return s.dir.remove(name)
 	}
-	_, _ = h.WriteAt(make([]byte, st.Size), 0)
+	_, _ = c.WriteAt(make([]byte, c.size), 0)
 	return nil
-}
-
-func (s *Store) holds(o Owner, a netip.Addr) bool {
-	holder, ok := s.Holder(a)
-	return ok && holder == o
 }
 
 // Retain frees all addresses whose owners are not to be kept. Files that name no owner stay. It goes on after an error.

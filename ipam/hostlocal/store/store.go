@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,17 +31,24 @@ type Node struct {
 
 // A Store is the locked folder of a network's reservations. It is for one goroutine.
 type Store struct {
+	*opened
+	place   *place         // where it is kept when it is closed; nil if nowhere
+	broken  bool           // the index, in memory
+	cursors map[int]cursor // by range set, those that were read
+	changed bool           // the folder, since the index was last noted to agree with it
+}
+
+// opened is what is open of a folder.
+type opened struct {
 	dir  folder
 	lock int // its descriptor
 	node Node
 
-	private    folder   // of the index and the memory of pods
-	privateErr error    // why there is none
-	indexFile  *os.File // nil if there is none
-	index      *index
-	broken     bool           // the index, in memory
-	cursors    map[int]cursor // by range set, those that were read
-	changed    bool           // the folder, since the index was last noted to agree with it
+	private     folder  // of the index and the memory of pods
+	privateErr  error   // why there is none
+	indexFile   *handle // nil if there is none
+	index       *index
+	cursorFiles map[int]*handle // by range set, those that can be written to
 }
 
 // Open locks the folder of a network until Close, waiting for the lock for as long as ctx lasts. It makes the folder if
@@ -51,11 +57,27 @@ type Store struct {
 // It deletes reservations that nobody can hold: those that were never written to their end, and those that are known
 // to be of an earlier boot of this node, which no container survives.
 func Open(ctx context.Context, path string, node Node, create bool) (s *Store, err error) {
-	s = &Store{node: node, private: folder{path: path, fd: -1}, cursors: map[int]cursor{}}
+	place, err := enter(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	s = &Store{place: place, cursors: map[int]cursor{}}
+	if s.opened, err = place.reopen(ctx, path, node); s.opened == nil && err == nil {
+		s.opened = &opened{node: node, private: folder{path: path, fd: -1}, cursorFiles: map[int]*handle{}}
+		err = s.open(ctx, path, create)
+	}
+	if err != nil {
+		place.leave(nil)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, path string, create bool) (err error) {
 	s.dir, err = openFolder(path)
 	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := makeFolder(path); err != nil {
-			return nil, err
+			return err
 		}
 		s.dir, err = openFolder(path)
 	}
@@ -63,18 +85,18 @@ func Open(ctx context.Context, path string, node Node, create bool) (s *Store, e
 		if !create && cannotExist(err) {
 			err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 		}
-		return nil, err
+		return err
 	}
 	if s.lock, err = s.dir.lock(ctx); err != nil {
 		s.dir.close()
-		return nil, err
+		return err
 	}
 	s.openPrivate()
 	if err := s.openIndex(); err != nil {
-		s.unlock()
-		return nil, err
+		s.close()
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 // openPrivate opens what only this store uses. It may fail: DEL must work on a disk that is full.
@@ -91,19 +113,35 @@ func (s *Store) openPrivate() {
 // Close notes in the index what was changed and gives the lock back. That the index cannot be written is no error: it
 // is made anew by whoever opens the folder next.
 func (s *Store) Close() {
+	agrees := s.indexFile != nil && !s.broken
 	if s.changed && s.indexFile != nil {
-		_ = s.writeIndex()
+		agrees = s.writeIndex() == nil && s.index != nil
 	}
-	s.unlock()
+	if s.place == nil || !agrees || unix.Flock(s.lock, unix.LOCK_UN) != nil {
+		s.unlock()
+		return
+	}
+	s.place.leave(s.opened)
 }
 
 func (s *Store) unlock() {
-	_ = s.indexFile.Close()
-	if s.privateErr == nil {
-		s.private.close()
+	s.close()
+	s.place.leave(nil)
+}
+
+// close closes everything. The lock is the last: when that is given back nothing is written any more.
+func (o *opened) close() {
+	for _, h := range o.cursorFiles {
+		h.Close()
 	}
-	s.dir.close()
-	_ = unix.Close(s.lock)
+	o.indexFile.Close()
+	if o.private.fd >= 0 {
+		o.private.close()
+	}
+	o.dir.close()
+	if o.lock >= 0 {
+		_ = unix.Close(o.lock)
+	}
 }
 
 // ask runs a question to the index. An index that turns out to be corrupt is made anew first.
