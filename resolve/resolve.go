@@ -99,7 +99,7 @@ type Report struct {
 	Status json.RawMessage `json:"status,omitempty"`
 	Events []Event         `json:"events,omitempty"`
 	// Record is where the journal keeps this report until it is written; nil if it does not. A resolver that queues then
-	// answers at once, and takes the report out of the record when it has written it.
+	// answers at once, and takes the report out of the record when it has written it. It needs nothing else of this but Pod.
 	Record *Record `json:"record,omitempty"`
 	// Wait asks for the answer when the report is written, not when it is queued.
 	Wait bool `json:"wait,omitempty"`

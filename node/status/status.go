@@ -114,8 +114,8 @@ func New(o Options) *Queue {
 	return q
 }
 
-// Report implements the method of [resolve.Resolver]. A report that the journal keeps is queued, one of events alone too;
-// others, and those that ask for it, are written before it returns.
+// Report implements the method of [resolve.Resolver]. A report that the journal keeps is queued, as the journal has it, whatever
+// this one says besides where it is; one of events alone too. Others, and those that ask for it, are written before it returns.
 func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 	if r.Record == nil {
 		if r.Status == nil && !r.Wait {
@@ -128,8 +128,11 @@ func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 		return err
 	}
 	kept, pending, err := q.pending(*r.Record)
-	if err != nil || kept == nil || kept.Pod != r.Pod {
-		return q.write(ctx, r, time.Now()) // the journal does not have it
+	if err != nil || kept == nil || kept.Pod != r.Pod { // the journal does not have it
+		if r.Status == nil && len(r.Events) == 0 {
+			return err // nor does this: a DEL has been faster
+		}
+		return q.write(ctx, r, time.Now())
 	}
 	e := q.add(kept.Pod, *r.Record, pending, r.Wait)
 	if e == nil {

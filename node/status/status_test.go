@@ -199,6 +199,26 @@ func TestQueued(t *testing.T) {
 	}
 }
 
+// Where the journal has the report is all that has to be said of it.
+func TestWhereItIs(t *testing.T) {
+	w := newWorld(t)
+	q, _ := w.queue()
+	r := w.made(w.pod("web"), "c1", "one")
+	w.report(q, &resolve.Report{Pod: r.Pod, Record: r.Record})
+	w.isWritten("web", "c1", "one")
+	w.isEmpty(q)
+	// The record is gone before it arrives.
+	if err := w.journal.Remove("c1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	requests := len(w.api.Requests())
+	w.report(q, &resolve.Report{Pod: r.Pod, Record: r.Record})
+	w.isEmpty(q)
+	if got := len(w.api.Requests()); got != requests {
+		t.Errorf("%d requests for a report that is nowhere", got-requests)
+	}
+}
+
 // An ADD that waits gets its answer when the status is there, although it has the lock all the while.
 func TestWait(t *testing.T) {
 	w := newWorld(t)
