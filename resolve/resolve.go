@@ -20,6 +20,7 @@ package resolve
 import (
 	"context"
 	"encoding/json"
+	"time"
 )
 
 // A Resolver answers from the API server, from a daemon's cache or from a folder of manifests.
@@ -116,6 +117,8 @@ type Event struct {
 	Type    string `json:"type"` // Normal or Warning
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// At is when it happened, if it is written later. It does not travel.
+	At time.Time `json:"-"`
 }
 
 // Reasons of an Error, by what the caller can do.

@@ -569,6 +569,41 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// Events give way to network-status, of other pods too, but not for ever; and tell when they came, not when they were written.
+func TestEventsGiveWay(t *testing.T) {
+	w := newWorld(t)
+	event := func(pod resolve.Pod) *resolve.Report {
+		return &resolve.Report{Pod: pod, Events: []resolve.Event{{Type: "Normal", Reason: "Because", Message: "of " + pod.Name}}}
+	}
+	q, stop := w.queue(func(o *status.Options) { o.MaxEventDelay = time.Hour })
+	w.api.Break(kubetest.Fault{Method: "PATCH", Code: http.StatusInternalServerError})
+	w.report(q, w.made(w.pod("web"), "c1", "one"))
+	w.report(q, event(w.pod("db")))
+	came := time.Now()
+	time.Sleep(1200 * time.Millisecond) // a timestamp has seconds
+	if got := w.messages(); len(got) > 0 {
+		t.Errorf("written while network-status waits: %v", got)
+	}
+	w.api.Mend()
+	w.isEmpty(q)
+	w.eventually("all events are written", func() bool { return len(w.messages()) == 2 })
+	for _, e := range w.api.Events() {
+		if at := e.LastTimestamp; e.Message == "of db" && at.After(came) {
+			t.Errorf("found the time %s of what came at %s", at, came)
+		}
+	}
+	stop()
+
+	q, _ = w.queue(func(o *status.Options) { o.MaxEventDelay = 10 * time.Millisecond })
+	w.api.Break(kubetest.Fault{Method: "PATCH", Code: http.StatusInternalServerError})
+	w.report(q, w.made(w.pod("ftp"), "c2", "two"))
+	w.report(q, event(w.pod("mail")))
+	w.eventually("it has waited long enough", func() bool { return slices.Contains(w.messages(), "of mail") })
+	if records, _ := q.Len(); records != 1 {
+		t.Errorf("%d records are queued, want 1", records)
+	}
+}
+
 // A long one is cut, and not within a character.
 func TestLongEvent(t *testing.T) {
 	w := newWorld(t)
