@@ -111,6 +111,9 @@ func TestTornFinish(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantRecord(t, what, unfinished, get(t, j))
+			if pending, err := j.Pending("c1", "eth0"); err != nil || pending != nil {
+				t.Errorf("%s: found %s pending (%v), want nothing", what, pending, err)
+			}
 			if n%50 == 0 {
 				if err := j.Finish(finished); err != nil {
 					t.Fatal(err)

@@ -83,6 +83,40 @@ func must(t *testing.T, v any) []byte {
 	return b
 }
 
+// What looks like the line of a finished ADD and is none, or has keys that look like its own, is read as by Get.
+func TestPendingLines(t *testing.T) {
+	j, dir := open(t)
+	r := record(t, "c1")
+	if err := j.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "c1:eth0.json")
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lines := range []string{
+		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":[],"pending":{}}}`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0","later":[],"pending":{}}]}`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0","later":"],\"pending\":{}"}],"pending":{"a":"],\"pending\":1"}}`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":1},"later":{"b":2}}`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":1}}` + "\n" + `{"done":true}`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":1}}` + "\n" + `{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"b`,
+		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":null}`,
+	} {
+		if err := os.WriteFile(path, append(append(bytes.Clone(first), '\n'), lines+"\n"...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := j.Get("c1", "eth0")
+		if err != nil {
+			t.Fatalf("%s: %v", lines, err)
+		}
+		if got, err := j.Pending("c1", "eth0"); err != nil || !bytes.Equal(got, r.Pending) {
+			t.Errorf("%s: found %s and %v, want %s", lines, got, err, r.Pending)
+		}
+	}
+}
+
 // Pending says what Get says.
 func TestPending(t *testing.T) {
 	j, dir := open(t)

@@ -15,9 +15,10 @@ import (
 const (
 	podsPath     = "/api/v1/pods"
 	networksPath = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
-	// The metadata alone, which API servers have offered since 1.15. A whole pod has it too.
-	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+	// The metadata alone, which API servers have offered since 1.15. A whole pod has it too. As protocol buffers, which whoever
+	// stands between may not have, it takes both sides less.
+	metadataOnly     = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+	metadataListOnly = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 )
 
 // WatchPods returns what lists and watches the metadata of a node's pods, as *metav1.PartialObjectMetadata.

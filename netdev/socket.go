@@ -15,14 +15,17 @@ import (
 // A [netlink.Handle] takes more time than the kernel to look up an interface: it zeroes a buffer of 64 KiB for each answer,
 // asks for the number of its own socket, sets deadlines, and goes by the poller.
 type socket struct {
-	mu     sync.Mutex
-	fd     int
-	seq    uint32
-	buffer []byte // for answers
+	mu  sync.Mutex
+	fd  int
+	seq uint32
 }
 
 // maxAnswer is more than the kernel says of a link with all the names that it can have, and than it puts into one part of a list.
 const maxAnswer = 128 << 10
+
+// buffers are for answers. One of its own for each socket would be most of what a call has in memory, and most of what the
+// garbage collector has to do where many calls are at work at once. A page of one that is not needed is not touched.
+var buffers = sync.Pool{New: func() any { return new([maxAnswer]byte) }}
 
 // errLost is that there was no room for an answer: it is not late.
 var errLost = errors.New("it was lost")
@@ -69,17 +72,19 @@ func (s *socket) ask(requests []request) (answers []answer, err error) {
 	if err := unix.Sendto(s.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("send a netlink request: %w", err)
 	}
+	buffer := buffers.Get().(*[maxAnswer]byte)
+	defer buffers.Put(buffer)
 	answers = make([]answer, len(requests))
 	for i, r := range requests {
 		answers[i].echoed = r.message.Flags&unix.NLM_F_ECHO != 0
 	}
 	for last := &answers[len(answers)-1]; !last.ended; {
-		part, err := s.receive()
+		part, err := s.receive(buffer[:])
 		if err == nil {
 			err = assign(part, answers, first)
 		}
 		if err != nil {
-			s.drain()
+			s.drain(buffer[:])
 			return nil, fmt.Errorf("receive the answer to a netlink request: %w", err)
 		}
 	}
@@ -123,29 +128,26 @@ func (a *answer) take(message []byte) {
 }
 
 // drain makes room for the answers to the next request.
-func (s *socket) drain() {
+func (s *socket) drain(buffer []byte) {
 	for err := error(nil); err == nil || err == unix.ENOBUFS; {
-		_, err = s.receive()
+		_, err = s.receive(buffer)
 	}
 }
 
-// receive returns what one call receives. It is valid until the next.
-func (s *socket) receive() ([]byte, error) {
-	if s.buffer == nil {
-		s.buffer = make([]byte, maxAnswer) // a page of it that is not needed is not touched
-	}
+// receive returns what one call receives, which is in the buffer.
+func (s *socket) receive(buffer []byte) ([]byte, error) {
 	for {
-		n, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		n, from, err := unix.Recvfrom(s.fd, buffer, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 		switch sender, _ := from.(*unix.SockaddrNetlink); {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
 			return nil, errLost
 		case err != nil:
 			return nil, err
-		case n > len(s.buffer):
+		case n > len(buffer):
 			return nil, unix.EMSGSIZE
 		case sender != nil && sender.Pid == 0: // not who else is in the namespace
-			return s.buffer[:n], nil
+			return buffer[:n], nil
 		}
 	}
 }

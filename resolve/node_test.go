@@ -3,6 +3,7 @@ package resolve_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -167,7 +168,7 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 		again  bool // another daemon has been started
 		child  bool // the child is to write it
 	}{
-		{"upgraded", resolve.Report{Record: record}, true, false},
+		{"upgraded", resolve.Report{Record: record, Status: json.RawMessage(`["the journal has it"]`)}, true, false},
 		{"ended", resolve.Report{Record: record}, false, false},
 		{"ended, waiting", resolve.Report{Record: record, Wait: true}, false, true},
 		{"ended, no record", resolve.Report{}, false, true},
@@ -200,7 +201,7 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 			got := func() bool {
 				d.mu.Lock()
 				defer d.mu.Unlock()
-				return strings.Contains(d.lines[len(d.lines)-1], "report")
+				return strings.Contains(d.lines[len(d.lines)-1], `"report":{"pod":{"namespace":"default","name":"web","uid":"daemon"},"record"`)
 			}
 			for deadline := time.Now().Add(10 * time.Second); tt.again && !got() && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond) // nobody has waited until it arrives

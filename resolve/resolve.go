@@ -20,6 +20,7 @@ package resolve
 import (
 	"context"
 	"encoding/json"
+	"time"
 )
 
 // A Resolver answers from the API server, from a daemon's cache or from a folder of manifests.
@@ -99,7 +100,7 @@ type Report struct {
 	Status json.RawMessage `json:"status,omitempty"`
 	Events []Event         `json:"events,omitempty"`
 	// Record is where the journal keeps this report until it is written; nil if it does not. A resolver that queues then
-	// answers at once, and takes the report out of the record when it has written it.
+	// answers at once, and takes the report out of the record when it has written it. It needs nothing else of this but Pod.
 	Record *Record `json:"record,omitempty"`
 	// Wait asks for the answer when the report is written, not when it is queued.
 	Wait bool `json:"wait,omitempty"`
@@ -116,6 +117,8 @@ type Event struct {
 	Type    string `json:"type"` // Normal or Warning
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// At is when it happened, if it is written later. It does not travel.
+	At time.Time `json:"-"`
 }
 
 // Reasons of an Error, by what the caller can do.

@@ -21,7 +21,7 @@ import (
 
 // work makes this process the worker that listens at a socket, until it gets SIGTERM or the binary is replaced.
 func work(socket, about string) error {
-	debug.SetGCPercent(100) // it lives longer than a call
+	debug.SetGCPercent(200) // it lives longer than a call; and many may be at work at once, who need the CPU
 	debug.SetMemoryLimit(math.MaxInt64)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

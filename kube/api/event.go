@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/braid-cni/braid/resolve"
 )
@@ -45,8 +44,8 @@ type objectReference struct {
 const defaultNamespace = "default"
 
 // newEvent makes an event. Its name is unique as long as no two events of an object have the same time.
-func newEvent(about objectReference, from resolve.Event, at time.Time) *event {
-	suffix := fmt.Sprintf(".%x", at.UnixNano())
+func newEvent(about objectReference, from resolve.Event) *event {
+	suffix := fmt.Sprintf(".%x", from.At.UnixNano())
 	message := from.Message
 	if len(message) > maxMessage {
 		message = string(bytes.ToValidUTF8([]byte(message[:maxMessage-3]), nil)) + "..."
@@ -54,7 +53,7 @@ func newEvent(about objectReference, from resolve.Event, at time.Time) *event {
 	e := &event{
 		APIVersion: "v1", Kind: "Event", InvolvedObject: about,
 		Type: from.Type, Reason: from.Reason, Message: message,
-		ReportingComponent: component, FirstTimestamp: timestamp(at), LastTimestamp: timestamp(at), Count: 1,
+		ReportingComponent: component, FirstTimestamp: timestamp(from.At), LastTimestamp: timestamp(from.At), Count: 1,
 	}
 	e.Metadata.Namespace = cmp.Or(about.Namespace, defaultNamespace)
 	e.Metadata.Name = about.Name[:min(len(about.Name), maxName-len(suffix))] + suffix

@@ -31,7 +31,10 @@ func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 	eventErrs := make([]error, len(report.Events))
 	now := time.Now()
 	for i, e := range report.Events {
-		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e, now.Add(time.Duration(i)))) })
+		if e.At.IsZero() {
+			e.At = now.Add(time.Duration(i))
+		}
+		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e)) })
 	}
 	var err error
 	if report.Status != nil {

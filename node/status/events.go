@@ -30,7 +30,8 @@ func (q *Queue) Events(pod resolve.Pod, events []resolve.Event) {
 		return
 	}
 	r := &unrecorded{Report: resolve.Report{Pod: pod}, since: time.Now()}
-	for _, e := range events[:min(len(events), maxEvents)] {
+	for i, e := range events[:min(len(events), maxEvents)] {
+		e.At = r.since.Add(time.Duration(i))                                             // by which they are told apart, and put in order
 		e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "") // not half of a character
 		r.Events = append(r.Events, e)
 	}
@@ -58,15 +59,25 @@ type unrecorded struct {
 	since time.Time
 }
 
+// eventWait returns for how long events that came at a time have to wait until they are looked at again; nothing, or less, if
+// they are to be written. Before them come ADDs, and network-status of whatever pod.
+func (q *Queue) eventWait(since time.Time) time.Duration {
+	wait := time.Until(q.due(since))
+	if records, _ := q.Len(); records > 0 {
+		wait = max(wait, q.Delay)
+	}
+	return min(wait, time.Until(since.Add(q.MaxEventDelay)))
+}
+
 // writeEvents writes those of a queue in the order in which they came, each once, and not before it is due. When
 // ctx ends it writes what there is, until work ends.
 func (q *Queue) writeEvents(ctx, work context.Context, queue <-chan *unrecorded) {
 	for {
 		select {
 		case r := <-queue:
-			for ctx.Err() == nil && time.Now().Before(q.due(r.since)) {
+			for wait := q.eventWait(r.since); wait > 0 && ctx.Err() == nil; wait = q.eventWait(r.since) {
 				select {
-				case <-time.After(time.Until(q.due(r.since))):
+				case <-time.After(wait):
 				case <-ctx.Done():
 				}
 			}

@@ -5,7 +5,8 @@
 // the names of such records only. A record that is gone, or has something else pending, decides: a DEL, or another ADD,
 // has been faster.
 //
-// Reports that no record has (events of what failed, of a DEL) are kept in memory, the latest of them up to a bound.
+// Events, with or without a report, are kept in memory, the latest of them up to a bound. They are worth less, and give way:
+// to ADDs, and to the network-status of all pods.
 package status
 
 import (
@@ -39,14 +40,16 @@ type Options struct {
 	Writer  Writer
 	Log     *slog.Logger // default slog.Default()
 
-	Workers   int           // how many pods are written at once; default 8
-	Delay     time.Duration // until what nobody waits for is written, since it was queued and since the last [Queue.Busy]; default 50 ms
-	MaxDelay  time.Duration // until it is written all the same; default 1 s
-	TryTime   time.Duration // for one try to write; default 10 s
-	MinPause  time.Duration // between two tries for a pod at first; default 500 ms. It doubles with each try.
-	MaxPause  time.Duration // between two tries for a pod at most; default 1 min
-	ScanEvery time.Duration // how often the journal is searched for what nobody has reported; default 1 min
-	MaxEvents int           // how many reports without a record each of the four writers keeps; default 256
+	Workers  int           // how many pods are written at once; default 8
+	Delay    time.Duration // until what nobody waits for is written, since it was queued and since the last [Queue.Busy]; default 50 ms
+	MaxDelay time.Duration // until it is written all the same; default 1 s
+	// MaxEventDelay is until an event is written although something else is still to be; default 5 s.
+	MaxEventDelay time.Duration
+	TryTime       time.Duration // for one try to write; default 10 s
+	MinPause      time.Duration // between two tries for a pod at first; default 500 ms. It doubles with each try.
+	MaxPause      time.Duration // between two tries for a pod at most; default 1 min
+	ScanEvery     time.Duration // how often the journal is searched for what nobody has reported; default 1 min
+	MaxEvents     int           // how many reports without a record each of the four writers keeps; default 256
 
 	// Tried is called after each try to write something. It may be nil, and must not block.
 	Tried func(Try)
@@ -96,6 +99,7 @@ func New(o Options) *Queue {
 	o.Workers = cmp.Or(o.Workers, 8)
 	o.Delay = cmp.Or(o.Delay, 50*time.Millisecond)
 	o.MaxDelay = cmp.Or(o.MaxDelay, time.Second)
+	o.MaxEventDelay = cmp.Or(o.MaxEventDelay, 5*time.Second)
 	o.TryTime = cmp.Or(o.TryTime, 10*time.Second)
 	o.MinPause = cmp.Or(o.MinPause, 500*time.Millisecond)
 	o.MaxPause = cmp.Or(o.MaxPause, time.Minute)
@@ -114,8 +118,8 @@ func New(o Options) *Queue {
 	return q
 }
 
-// Report implements the method of [resolve.Resolver]. A report that the journal keeps is queued, one of events alone too;
-// others, and those that ask for it, are written before it returns.
+// Report implements the method of [resolve.Resolver]. A report that the journal keeps is queued, as the journal has it, whatever
+// this one says besides where it is; one of events alone too. Others, and those that ask for it, are written before it returns.
 func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 	if r.Record == nil {
 		if r.Status == nil && !r.Wait {
@@ -128,8 +132,11 @@ func (q *Queue) Report(ctx context.Context, r *resolve.Report) error {
 		return err
 	}
 	kept, pending, err := q.pending(*r.Record)
-	if err != nil || kept == nil || kept.Pod != r.Pod {
-		return q.write(ctx, r, time.Now()) // the journal does not have it
+	if err != nil || kept == nil || kept.Pod != r.Pod { // the journal does not have it
+		if r.Status == nil && len(r.Events) == 0 {
+			return err // nor does this: a DEL has been faster
+		}
+		return q.write(ctx, r, time.Now())
 	}
 	e := q.add(kept.Pod, *r.Record, pending, r.Wait)
 	if e == nil {

@@ -199,6 +199,26 @@ func TestQueued(t *testing.T) {
 	}
 }
 
+// Where the journal has the report is all that has to be said of it.
+func TestWhereItIs(t *testing.T) {
+	w := newWorld(t)
+	q, _ := w.queue()
+	r := w.made(w.pod("web"), "c1", "one")
+	w.report(q, &resolve.Report{Pod: r.Pod, Record: r.Record})
+	w.isWritten("web", "c1", "one")
+	w.isEmpty(q)
+	// The record is gone before it arrives.
+	if err := w.journal.Remove("c1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	requests := len(w.api.Requests())
+	w.report(q, &resolve.Report{Pod: r.Pod, Record: r.Record})
+	w.isEmpty(q)
+	if got := len(w.api.Requests()); got != requests {
+		t.Errorf("%d requests for a report that is nowhere", got-requests)
+	}
+}
+
 // An ADD that waits gets its answer when the status is there, although it has the lock all the while.
 func TestWait(t *testing.T) {
 	w := newWorld(t)
@@ -546,6 +566,41 @@ func TestEvents(t *testing.T) {
 	w.eventually("all are written", func() bool { return len(w.api.Events()) == 10 })
 	if got := slices.Min(w.messages()); got != "90" {
 		t.Errorf("the oldest is %s, want 90", got)
+	}
+}
+
+// Events give way to network-status, of other pods too, but not for ever; and tell when they came, not when they were written.
+func TestEventsGiveWay(t *testing.T) {
+	w := newWorld(t)
+	event := func(pod resolve.Pod) *resolve.Report {
+		return &resolve.Report{Pod: pod, Events: []resolve.Event{{Type: "Normal", Reason: "Because", Message: "of " + pod.Name}}}
+	}
+	q, stop := w.queue(func(o *status.Options) { o.MaxEventDelay = time.Hour })
+	w.api.Break(kubetest.Fault{Method: "PATCH", Code: http.StatusInternalServerError})
+	w.report(q, w.made(w.pod("web"), "c1", "one"))
+	w.report(q, event(w.pod("db")))
+	came := time.Now()
+	time.Sleep(1200 * time.Millisecond) // a timestamp has seconds
+	if got := w.messages(); len(got) > 0 {
+		t.Errorf("written while network-status waits: %v", got)
+	}
+	w.api.Mend()
+	w.isEmpty(q)
+	w.eventually("all events are written", func() bool { return len(w.messages()) == 2 })
+	for _, e := range w.api.Events() {
+		if at := e.LastTimestamp; e.Message == "of db" && at.After(came) {
+			t.Errorf("found the time %s of what came at %s", at, came)
+		}
+	}
+	stop()
+
+	q, _ = w.queue(func(o *status.Options) { o.MaxEventDelay = 10 * time.Millisecond })
+	w.api.Break(kubetest.Fault{Method: "PATCH", Code: http.StatusInternalServerError})
+	w.report(q, w.made(w.pod("ftp"), "c2", "two"))
+	w.report(q, event(w.pod("mail")))
+	w.eventually("it has waited long enough", func() bool { return slices.Contains(w.messages(), "of mail") })
+	if records, _ := q.Len(); records != 1 {
+		t.Errorf("%d records are queued, want 1", records)
 	}
 }
 
