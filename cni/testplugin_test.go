@@ -47,7 +47,6 @@ var behaviours = map[string]func(){
 	"plainerror": func() { cni.Main(failing(errors.New("something else")), "") },
 	"waits":      func() { cni.Main(&cnitest.Fake{On: waits}, "") },
 	"loud":       func() { cni.Main(&cnitest.Fake{On: loud}, "") },
-	"deputised":  func() { cni.MainWith(deputy, func() cni.Plugin { return &cnitest.Fake{On: measured} }, "about") },
 	"proxy":      func() { cni.Main(cni.Exec{Type: prefix + "hangs"}, "") },
 
 	"echo":        echo,

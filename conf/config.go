@@ -20,7 +20,7 @@ import (
 type Config struct {
 	CNIVersion   string          // that of the answer, which the runtime selected; "0.1.0" if it did not
 	Name         string          // of the network as the runtime knows it
-	Type         string          // "braid"
+	Type         string          // "braid" or "braid-shim"
 	Capabilities map[string]bool // what the runtime may pass in RuntimeConfig
 	DisableCheck bool
 	DisableGC    bool
@@ -65,6 +65,20 @@ type Config struct {
 
 	// Ignored lists the keys that were found and have no effect here, for a warning.
 	Ignored []string
+}
+
+// Types of the plugin itself. They differ in the process that the runtime starts: ShimType has the daemon's worker do a call.
+const (
+	OwnType  = "braid"
+	ShimType = "braid-shim"
+)
+
+// IsOwnType tells if a type is that of the plugin itself.
+func IsOwnType(pluginType string) bool { return pluginType == OwnType || pluginType == ShimType }
+
+// IsSelf tells if a type is that of the plugin itself, under whatever name it was installed.
+func (c *Config) IsSelf(pluginType string) bool {
+	return IsOwnType(pluginType) || pluginType == c.Type && c.Type != ""
 }
 
 // What ADD answers.

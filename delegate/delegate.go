@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/chain"
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -42,7 +43,7 @@ type Delegator struct {
 	Caller func() error
 	// Executor runs plugins of others; nil means that this process does. Where there is a Caller this process executes nothing:
 	// without Executor a call that needs the plugin of somebody else fails with [cni.ErrElsewhere] too.
-	Executor cni.Executor
+	Executor program.Runner
 
 	// DeviceInfo is the folder of the files of the Device Information Specification; empty for the one that it names.
 	DeviceInfo string

@@ -19,6 +19,7 @@ import (
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/node/server"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 var roles = map[string]func(args []string) error{
@@ -51,8 +52,8 @@ var roles = map[string]func(args []string) error{
 			if err != nil {
 				return err
 			}
-			_, _ = receive(conn)
-			_ = send(conn, answered, "0", "out", "err")
+			_, _ = protocol.Receive(conn)
+			_ = protocol.Send(conn, protocol.Answered, "0", "out", "err")
 			conn.Close()
 		}
 	},
@@ -135,7 +136,7 @@ func TestWorkerThatIsStopped(t *testing.T) {
 	}
 	acceptTime = patience
 	conn := dialRaw(t, socket) // and one that does not wait at all
-	if err := send(conn, append([]string{here(netns), config}, environ("ADD", "c2", netns)...)...); err != nil {
+	if err := protocol.Send(conn, append([]string{place(netns), config}, environ("ADD", "c2", netns)...)...); err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
@@ -201,7 +202,7 @@ func TestCallerThatIsKilled(t *testing.T) {
 	}
 }
 
-// What a plugin process sees that is of another build, or elsewhere, is not what the worker sees.
+// What a plugin process sees that is of another build, or protocol.Elsewhere, is not what the worker sees.
 func TestCallerElsewhere(t *testing.T) {
 	var fake cnitest.Fake
 	socket, stop := serve(t, of(&fake))

@@ -31,7 +31,7 @@ func main() {
 		cni.Main(plugin, about)
 		return
 	}
-	cni.MainWith(askWorker, func() cni.Plugin { return delegator(os.Stderr) }, about)
+	cni.Main(delegator(os.Stderr), about)
 }
 
 // delegator returns the meta-plugin, which logs to stderr unless it is configured otherwise.

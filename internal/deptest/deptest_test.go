@@ -67,6 +67,14 @@ func TestBraidLinksLittle(t *testing.T) {
 	})
 }
 
+func TestShimLinksLittle(t *testing.T) {
+	linked(t, "cmd/braid-shim", func(imported, by string) {
+		if !slices.ContainsFunc(linkedByShim, func(r struct{ imports, why string }) bool { return match(r.imports, imported) }) {
+			t.Errorf("cmd/braid-shim links %s by way of %s, which is not on the list of what it may", imported, by)
+		}
+	})
+}
+
 func TestResolveLinksLittle(t *testing.T) {
 	linked(t, "cmd/braid-resolve", func(imported, by string) {
 		for _, rule := range notInResolve {

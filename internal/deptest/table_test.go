@@ -12,7 +12,7 @@ var layers = []layer{
 	}},
 	{"parts", []string{
 		"chain", "journal", "resolve/...", "confdir", "ipam", "ipam/dhcp/...", "netdev/...", "nft",
-		"worker", // it serves any cni.Plugin, and knows none: the program puts the delegator in
+		"worker/...", // it serves any cni.Plugin, and knows none: the program puts the delegator in
 	}},
 	{"vocabulary", []string{"conf", "cni"}},
 	{"internal", []string{"internal/..."}},
@@ -38,6 +38,7 @@ var sideways = []struct{ from, to, why string }{
 	{"netdev/stacked", "ipam", "what macvlan and ipvlan have in common ends with their addresses"},
 	{"nft", "netdev", "rules are written in a namespace that netdev has opened"},
 	{"resolve/...", "resolve/...", "the question and what carries it"},
+	{"worker/...", "worker/protocol", "what both ends say"},
 	{"internal/...", "internal/...", "no layers within"},
 }
 
@@ -114,6 +115,20 @@ var linkedByBraid = []struct{ imports, why string }{
 var ofDaemonInBraid = []struct{ imports, why string }{
 	{"node/server", "a worker, which is cmd/braid, listens as the daemon does: for root, bounded, one after the other"},
 }
+
+// linkedByShim is all that cmd/braid-shim and the packages of Braid below it may import: a runtime executes it for each call, and it
+// does little more than to start.
+var linkedByShim = []struct{ imports, why string }{
+	{"bytes", usual}, {"cmp", usual}, {"context", usual}, {"errors", usual}, {"fmt", usual}, {"io", usual}, {"os", usual}, {"path/filepath", usual},
+	{"runtime", usual}, {"slices", usual}, {"strconv", usual}, {"strings", usual}, {"sync", usual}, {"syscall", usual}, {"time", usual}, {"unicode", usual},
+	{"encoding/binary", "messages"},
+	{"math/rand/v2", "names of calls"},
+	{"os/exec", "plugins of others"},
+	{"os/signal", "which end while they run"},
+	{"golang.org/x/sys/unix", "the socket, without package net"},
+}
+
+const usual = "os/exec links it, or it is as small"
 
 // notInResolve are packages that cmd/braid-resolve, which an ADD without the daemon starts anew, and the packages of Braid
 // below it may not import.

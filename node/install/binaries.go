@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binaries are what the image has.
-var binaries = []string{"braid", "braidd", "braid-resolve"}
+// binaries are what the image has, in the order in which they come: the shim is of no use without what it falls back on. While one is
+// of another version than the other, worker and shim do not take to each other, and braid does the calls.
+var binaries = []string{"braid", "braidd", "braid-resolve", "braid-shim"}
 
 // putBinaries puts the binaries in the folder of the plugins, and the names of own plugins beside them.
 func (s *state) putBinaries(log *slog.Logger) error {
