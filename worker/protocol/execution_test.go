@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -53,9 +54,8 @@ func TestExecuted(t *testing.T) {
 			}
 			continue
 		}
-		same := cmp.Comparer(func(a, b error) bool { return a.Error() == b.Error() })
-		if diff := cmp.Diff(want, err, same); diff != "" {
-			t.Errorf("error (-want +got):\n%s", diff)
+		if err.Error() != want.Error() || reflect.TypeOf(err) != reflect.TypeOf(want) {
+			t.Errorf("found %T %v, want %T %v", err, err, want, want)
 		}
 		if a, ok := errors.AsType[*program.FailedError](want); ok {
 			b, _ := errors.AsType[*program.FailedError](err)
