@@ -226,6 +226,16 @@ func TestCallerElsewhere(t *testing.T) {
 		p.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
 		run(p, "done: false")
 	})
+	t.Run("fewer processes", func(t *testing.T) { // than the caller, to whom the worker is one among others
+		socket := socketPath(t)
+		p := child(t, self(t), "worker", socket)
+		p.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		p.start()
+		eventually(t, "the worker serves", func() bool { return Ping(socket) == nil })
+		if calling(socket, environ("ADD", "c1", pod.Path()))() {
+			t.Error("a call is done by a worker that does not see the caller")
+		}
+	})
 	t.Run("other files", func(t *testing.T) {
 		// All is there, from the binary to the namespace.
 		root := nettest.Root(t)
