@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binaries are what the image has, in the order in which they come: the shim is of no use without what it falls back on. While one is
-// of another version than the other, worker and shim do not take to each other, and braid does the calls.
+// binaries are what the image has, in the order in which they come: the shim is of no use without what it falls back on. The worker
+// does calls only if it runs the braid that lies there, and braid does them else, so that calls go on meanwhile.
 var binaries = []string{"braid", "braidd", "braid-resolve", "braid-shim"}
 
 // putBinaries puts the binaries in the folder of the plugins, and the names of own plugins beside them.
