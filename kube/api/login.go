@@ -71,12 +71,13 @@ func Login(kubeconfig string) (*Server, error) {
 	}
 	dials := &connections{Dialer: net.Dialer{Timeout: DialTime}}
 	var through http.RoundTripper = &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dials.DialContext,
-		TLSClientConfig:     trust,
-		TLSHandshakeTimeout: tryTime,
-		ForceAttemptHTTP2:   true,
-		MaxConnsPerHost:     1, // for HTTP/2; several that are asked for at once would each be one more handshake
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dials.DialContext,
+		TLSClientConfig:        trust,
+		TLSHandshakeTimeout:    tryTime,
+		ForceAttemptHTTP2:      true,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxConnsPerHost:        1, // for HTTP/2; several that are asked for at once would each be one more handshake
 	}
 	switch {
 	case user.TokenFile != "":

@@ -33,6 +33,9 @@ const (
 // maxAnswer is in bytes; an object of an API server has some three million at most.
 const maxAnswer = 16 << 20
 
+// maxHeader is in bytes, of which that of an answer has some hundred.
+const maxHeader = 256 << 10
+
 // A Server is an API server and how it is reached.
 type Server struct {
 	URL  *url.URL

@@ -223,8 +223,11 @@ const listening = 2
 
 // A request ends with its context, whatever the server does.
 func TestEndsWithContext(t *testing.T) {
-	for _, fault := range []kubetest.Fault{{Hang: true}, {Path: "network-attachment-definitions", Hang: true}, {Code: 500}, {Close: true}} {
-		t.Run(fmt.Sprintf("%+v", fault), func(t *testing.T) {
+	for name, fault := range map[string]kubetest.Fault{
+		"silent": {Hang: true}, "silent about networks": {Path: "network-attachment-definitions", Hang: true}, "ill": {Code: 500}, "gone": {Close: true},
+		"large header": {Code: 200, Body: `{"metadata":{"uid":"u"}}`, RetryAfter: strings.Repeat("1", 300<<10)},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
 			s.Break(fault)
