@@ -202,11 +202,11 @@ func TestClusterWorkerUpgrade(t *testing.T) {
 	install := func(version string) {
 		fresh := t.TempDir()
 		build := exec.Command("go", "build", "-ldflags", "-X github.com/braid-cni/braid/internal/buildinfo.Version="+version, "-o", fresh+"/",
-			"../cmd/braid", "../cmd/braidd", "../cmd/braid-resolve", "../cmd/braid-shim")
+			"../cmd/braid", "../cmd/braidd", "../cmd/braid-shim")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		for _, name := range []string{"braid", "braidd", "braid-resolve", "braid-shim"} {
+		for _, name := range []string{"braid", "braidd", "braid-shim"} {
 			if err := os.Rename(filepath.Join(fresh, name), filepath.Join(n.bin, name)); err != nil {
 				t.Fatal(err)
 			}

@@ -56,7 +56,7 @@ func TestInstallOnEmptyNode(t *testing.T) {
 		t.Errorf("loopback: found link to %q, %v, want braid", target, err)
 	}
 	for name, mode := range map[string]os.FileMode{
-		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, "opt/cni/bin/braid-resolve": 0o755, "opt/cni/bin/braid-shim": 0o755, ours: 0o644,
+		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, "opt/cni/bin/braid-shim": 0o755, ours: 0o644,
 		"etc/cni/net.d/braid.d/kubeconfig": 0o600, "etc/cni/net.d/braid.d/token": 0o600,
 	} {
 		if info, err := os.Stat(n.path(name)); err != nil || info.Mode() != mode {
@@ -368,6 +368,29 @@ func TestReplaceRunningBinary(t *testing.T) {
 	}
 	if err := running.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the old one does not run any more: %v", err)
+	}
+}
+
+// Binaries that this version does not have any more go with the upgrade, unless they are somebody else's by now.
+func TestFormerBinaries(t *testing.T) {
+	t.Parallel()
+	for _, others := range []bool{false, true} {
+		n := newNode(t)
+		n.install()
+		path, s := n.path("opt/cni/bin/braid-resolve"), n.state()
+		n.write("image/braid-resolve", "earlier", 0o755)
+		must(t, s.putBinary("braid-resolve"))
+		must(t, s.save())
+		if others {
+			n.write("opt/cni/bin/braid-resolve", "of others", 0o755)
+		}
+		n.install()
+		if exists(path) != others {
+			t.Errorf("others have replaced the binary %t: it is there %t", others, exists(path))
+		}
+		if f := n.state().find(path); f != nil {
+			t.Errorf("found %+v in the state", f)
+		}
 	}
 }
 

@@ -46,7 +46,6 @@ func newNode(t *testing.T) *testNode {
 	n := nodeAt(t, t.TempDir())
 	n.write("image/braid", "first braid", 0o755)
 	n.write("image/braidd", "first braidd", 0o755)
-	n.write("image/braid-resolve", "first braid-resolve", 0o755)
 	n.write("image/braid-shim", "first braid-shim", 0o755)
 	n.write("serviceaccount/token", "first", 0o600)
 	n.write("serviceaccount/ca.crt", "authority", 0o600)
