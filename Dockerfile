@@ -8,7 +8,7 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
       -ldflags "-s -w -X github.com/braid-cni/braid/internal/buildinfo.Version=$VERSION" \
-      -o /image/opt/braid/bin/ ./cmd/braid ./cmd/braidd ./cmd/braid-resolve \
+      -o /image/opt/braid/bin/ ./cmd/braid ./cmd/braidd ./cmd/braid-shim \
  && mkdir -p /image/etc /image/run /image/var /image/tmp && chmod 1777 /image/tmp \
  && ln -s /run /image/var/run \
  && echo 'root:x:0:0:root:/:/sbin/nologin' >/image/etc/passwd

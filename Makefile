@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## put braid, braidd and braid-resolve in bin/, static and versioned
+build: ## put braid, braidd and braid-shim in bin/, static and versioned
 	go build -ldflags "-s -w -X github.com/braid-cni/braid/internal/buildinfo.Version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: demo

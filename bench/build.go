@@ -12,7 +12,7 @@ import (
 
 // build makes the programs under test, from the tree that it is run in, each group in a folder of its own below dir:
 //
-//	braid       braid, braidd, braid-resolve, and braid by the names of its plugins
+//	braid       braid, braidd, braid-shim, and braid by the names of its plugins
 //	reference   the reference plugins
 //	multus      multus, multus-shim and multus-daemon; the names of the reference plugins lead to those
 //	floor       the least program
@@ -22,7 +22,7 @@ func build(t *tb, top, dir string) {
 		t.must(os.MkdirAll(filepath.Join(dir, name), 0o755))
 	}
 	braid := filepath.Join(dir, "braid")
-	goBuild(t, top, braid, "./cmd/braid", "./cmd/braidd", "./cmd/braid-resolve")
+	goBuild(t, top, braid, "./cmd/braid", "./cmd/braidd", "./cmd/braid-shim")
 	for _, name := range []string{"bridge", "macvlan", "ipvlan", "host-local", "static", "dhcp", "loopback"} {
 		link(t, "braid", filepath.Join(braid, name))
 	}

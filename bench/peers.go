@@ -95,17 +95,17 @@ func (b *bench) startPeers(names []string) {
 			}
 		case braidPeer, braidDaemonPeer:
 			p.meta, p.caller.path = true, []string{bin("braid")}
-			socket, cniDir := "/run/braid/none.sock", fmt.Sprint("/var/lib/cni/braid-", i)
+			plugin, socket, cniDir := "braid", "/run/braid/none.sock", fmt.Sprint("/var/lib/cni/braid-", i)
 			if name == braidDaemonPeer {
-				socket = "/run/braid/braidd.sock"
+				plugin, socket = "braid-shim", "/run/braid/braidd.sock"
 				if p.daemon = b.startBraidd(bin("braid"), cniDir); p.daemon == nil {
 					continue
 				}
 			}
 			primary := b.write(dir, "10-cluster.conf", p.defaultNetwork())
-			list := conflist(b.t, `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "braid", "kubeconfig": %q,
+			list := conflist(b.t, `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": %q, "kubeconfig": %q,
 				"clusterNetwork": %q, "binDir": %q, "cniDir": %q, "daemonSocket": %q, "capabilities": {%q: true}}]}`,
-				b.kubeconfig, primary, bin("braid"), cniDir, socket, podAnnotations) // which braidd install writes too
+				plugin, b.kubeconfig, primary, bin("braid"), cniDir, socket, podAnnotations) // which braidd install writes too
 			p.steps = func(place, int) []step { return []step{{list, "eth0"}} }
 		case thinPeer:
 			p.meta, p.caller.path = true, []string{bin("multus")}

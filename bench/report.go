@@ -121,8 +121,8 @@ The peers:
 | multus thin | Multus as one binary, its networks' plugins executed |
 | multus thick | Multus' shim and daemon |
 | reference | the reference plugins, called by the runtime for each network: no meta-plugin, no API server |
-| braid | Braid alone: each ADD asks the API server by way of ` + "`braid-resolve`" + ` |
-| braid+daemon | Braid, with ` + "`braidd daemon`" + ` on the node |
+| braid | Braid alone: each ADD asks the API server |
+| braid+daemon | Braid, with ` + "`braidd daemon`" + ` on the node: the runtime executes ` + "`braid-shim`" + ` |
 | braid plugins | Braid's own bridge, macvlan and host-local in the place of the reference plugins |
 | floor | the least program: one process, the necessary netlink requests and nothing else ([bench/floor](../bench/floor/main.go)) |
 | floor+journal | the same, with a durable record before and after, as everybody needs who is to survive kill -9 and the loss of power |

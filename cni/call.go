@@ -16,12 +16,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/internal/edge"
 )
 
 // What is accepted of a runtime at most. The specification has no limits, but a container's identifier is part of names of files,
 // which have at most 255 bytes.
 const (
-	maxStdin       = 8 << 20  // bytes; at GC it lists every attachment of the node
+	maxStdin       = edge.MaxStdin
 	maxContainerID = 200      // bytes; runtimes use 64
 	maxName        = 253      // bytes of a network's name, that of a folder
 	maxArgs        = 32 << 10 // bytes of CNI_ARGS

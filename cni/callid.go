@@ -2,19 +2,18 @@ package cni
 
 import (
 	"context"
-	"math/rand/v2"
-	"strconv"
+	"errors"
 )
 
-// CallEnv is the variable that names a call to the [Deputy] of a plugin process; see [CallID].
-const CallEnv = "BRAID_CALL"
-
-func newCallID() string { return strconv.FormatUint(rand.Uint64(), 36) }
+// ErrElsewhere is the error of a plugin in another process than the runtime's, about a call that only the plugin process can do.
+// Nothing has been done.
+var ErrElsewhere = errors.New("only a plugin process can do this")
 
 type callIDKey struct{}
 
-// WithCallID returns a context whose call has a name. A plugin process and its [Deputy] give one call the same name, and no other
-// call has it: so a process that takes a call over knows what its deputy has done for it, when that was killed.
+// WithCallID returns a context whose call has a name. All processes that have to do with one call of the runtime give it the same
+// name, and no other call has it: so one that takes a call over knows what another has done for it, when that was killed. [Main] has it of the
+// environment.
 func WithCallID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, callIDKey{}, id)
 }

@@ -7,25 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
-)
 
-const (
-	maxStdout  = 1 << 20                // of a plugin, bytes: a result has some hundred, and the journal keeps it
-	maxStderr  = 1 << 20                // of a plugin, bytes passed on
-	waitOutput = time.Second            // for output that a process the plugin left behind still could write
-	busyRetry  = 100 * time.Millisecond // between attempts to execute a file that is being written
-	busyTries  = 50
+	"github.com/braid-cni/braid/internal/program"
 )
 
 // Exec is a third-party binary as a [Plugin]. It is looked up in the Path of each request, and runs in the network
@@ -48,12 +38,9 @@ type Exec struct {
 	// Timeout bounds one run of the binary; zero means that the context alone does.
 	Timeout time.Duration
 
-	// Executor runs the binary in place of this process; nil means that this process does.
-	Executor Executor
+	// Executor runs the binary in place of this process; nil means that this process does, by [program.Run].
+	Executor program.Runner
 }
-
-// An Executor does what [Exec.Run] does, in another process. Its errors are of the same types.
-type Executor func(ctx context.Context, e Exec, command string, req *Request) (stdout []byte, err error)
 
 var _ Plugin = Exec{}
 
@@ -69,10 +56,7 @@ func (e *NotFoundError) Error() string {
 }
 
 // A NotStartedError tells that there is a binary, and that the kernel does not execute it.
-type NotStartedError struct{ Err error }
-
-func (e *NotStartedError) Error() string { return e.Err.Error() }
-func (e *NotStartedError) Unwrap() error { return e.Err }
+type NotStartedError = program.NotStartedError
 
 // Unwrap returns the error as the protocol has it.
 func (e *NotFoundError) Unwrap() error {
@@ -135,109 +119,66 @@ func (e Exec) runSince(ctx context.Context, since, command string, req *Request)
 
 // Run finds the binary, runs it for a command and returns its standard output.
 func (e Exec) Run(ctx context.Context, command string, req *Request) ([]byte, error) {
-	if e.Executor != nil {
-		return e.Executor(ctx, e, command, req)
-	}
-	path, err := e.Find(req.Path)
-	if err != nil {
+	if err := e.checkType(); err != nil {
 		return nil, err
 	}
-	if e.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, e.Timeout, fmt.Errorf("not done in %s: %w", e.Timeout, context.DeadlineExceeded))
-		defer cancel()
+	run := program.Run
+	if e.Executor != nil {
+		run = e.Executor
 	}
-	for try := 1; ; try++ {
-		stdout, err := e.runFile(ctx, path, command, req)
-		// An upgrade of the plugin is being written to its file. A new try needs a new exec.Cmd.
-		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries || !sleep(ctx, busyRetry) {
-			if err != nil {
-				err = fmt.Errorf("plugin %s: %w", e.Type, err)
-			}
-			return stdout, err
-		}
+	stdout, err := run(ctx, &program.Program{
+		Name: e.Type, Dirs: req.Path, Env: environ(ctx, command, req), Stdin: req.Config, Stderr: e.Stderr, Timeout: e.Timeout,
+	})
+	if err == nil {
+		return stdout, nil
 	}
+	if errors.Is(err, program.ErrNotFound) {
+		return nil, &NotFoundError{Type: e.Type, Path: req.Path}
+	}
+	if stopped, ok := errors.AsType[*program.StoppedError](err); ok {
+		err = fmt.Errorf("stopped during %s: %w", command, stopped.Cause)
+	} else if failed, ok := errors.AsType[*program.FailedError](err); ok {
+		err = failure(failed)
+	}
+	return nil, fmt.Errorf("plugin %s: %w", e.Type, err)
 }
 
 // Find returns the absolute path of the binary in dirs. The error is a [*NotFoundError], or of code 7 for a Type that
 // is no file name.
+func (e Exec) Find(dirs []string) (string, error) {
+	if err := e.checkType(); err != nil {
+		return "", err
+	}
+	path, err := program.Find(e.Type, dirs)
+	if errors.Is(err, program.ErrNotFound) {
+		err = &NotFoundError{Type: e.Type, Path: dirs}
+	}
+	return path, err
+}
+
+// checkType refuses what is no name of a file.
 //
 // "type: Must not contain characters disallowed in file paths for the system (e.g. / or \)."
-func (e Exec) Find(dirs []string) (string, error) {
+func (e Exec) checkType() error {
 	if e.Type == "" || e.Type == "." || e.Type == ".." || strings.ContainsAny(e.Type, "/\\\x00") {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid plugin type %q: must be the name of a file, without a path", e.Type), "")
+		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid plugin type %q: must be the name of a file, without a path", e.Type), "")
 	}
-	for _, dir := range dirs {
-		if dir == "" {
-			continue
-		}
-		// Absolute, or os/exec would look a relative name up in $PATH.
-		path, err := filepath.Abs(filepath.Join(dir, e.Type))
-		if err != nil {
-			return "", err
-		}
-		if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
-			return path, nil
-		}
-	}
-	return "", &NotFoundError{Type: e.Type, Path: dirs}
+	return nil
 }
 
-// runFile runs a file once.
-func (e Exec) runFile(ctx context.Context, path, command string, req *Request) ([]byte, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stdout := &bounded{left: maxStdout, overflow: cancel}
-	stderr := &tee{forward: e.Stderr, left: maxStderr}
-	if stderr.forward == nil {
-		stderr.forward = os.Stderr
-	}
-
-	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = environ(ctx, command, req)
-	cmd.Stdin = bytes.NewReader(req.Config)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.WaitDelay = waitOutput
-	// A group of its own, so that what the plugin forked is killed with it. And it must not survive this process: it
-	// would go on with an ADD while the DEL that follows thinks it over.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error {
-		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		if errors.Is(err, syscall.ESRCH) {
-			return os.ErrProcessDone
-		}
-		return err
-	}
-	// The kernel sends Pdeathsig when the thread ends that started the process.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
-	err := cmd.Run()
-	switch {
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("stopped during %s: %w", command, context.Cause(ctx))
-	case err != nil && cmd.Process == nil:
-		return nil, &NotStartedError{err}
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // exit code 0, though what it forked holds the pipes
-		return stdout.data, nil
-	default:
-		return nil, failure(err, stdout.data, stderr.kept)
-	}
-}
-
-// environ returns the environment of this process with the parameters of one call.
+// environ returns the parameters of one call.
 //
 // "The delegated plugin must receive all the same environment variables that were passed in to the CNI plugin."
 func environ(ctx context.Context, command string, req *Request) []string {
-	// All six always, the empty ones too: os/exec lets the last of two win, so none is inherited.
-	env := append(os.Environ(),
-		"CNI_COMMAND="+command,
-		"CNI_CONTAINERID="+req.ContainerID,
-		"CNI_NETNS="+req.Netns,
-		"CNI_IFNAME="+req.IfName,
-		"CNI_ARGS="+req.Args,
-		"CNI_PATH="+strings.Join(req.Path, string(filepath.ListSeparator)),
-	)
+	// All six always, the empty ones too, so that none is inherited.
+	env := []string{
+		"CNI_COMMAND=" + command,
+		"CNI_CONTAINERID=" + req.ContainerID,
+		"CNI_NETNS=" + req.Netns,
+		"CNI_IFNAME=" + req.IfName,
+		"CNI_ARGS=" + req.Args,
+		"CNI_PATH=" + strings.Join(req.Path, string(filepath.ListSeparator)),
+	}
 	if t, ok := TraceParentOf(ctx); ok {
 		env = append(env, "TRACEPARENT="+t.String())
 	}
@@ -245,21 +186,17 @@ func environ(ctx context.Context, command string, req *Request) []string {
 }
 
 // failure makes an error of what a plugin left when it failed.
-func failure(err error, stdout, stderr []byte) error {
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return err
-	}
-	if e := lastError(stdout); e != nil && exit.Exited() {
+func failure(f *program.FailedError) error {
+	if e := lastError(f.Stdout); e != nil && f.Exited {
 		return e
 	}
-	if len(bytes.TrimSpace(stderr)) > 0 {
-		return fmt.Errorf("%w; standard error: %s", err, excerpt(stderr))
+	if len(bytes.TrimSpace(f.Stderr)) > 0 {
+		return fmt.Errorf("%w; standard error: %s", f, excerpt(f.Stderr))
 	}
-	if len(bytes.TrimSpace(stdout)) > 0 {
-		return fmt.Errorf("%w; no CNI error in standard output: %s", err, excerpt(stdout))
+	if len(bytes.TrimSpace(f.Stdout)) > 0 {
+		return fmt.Errorf("%w; no CNI error in standard output: %s", f, excerpt(f.Stdout))
 	}
-	return fmt.Errorf("%w without a message", err)
+	return fmt.Errorf("%w without a message", f)
 }
 
 // lastError returns the CNI error that standard output ends with. It need not be the only document: the reference
@@ -276,17 +213,5 @@ func lastError(stdout []byte) (found *types.Error) {
 		if e.Msg != "" || e.Code != 0 {
 			found = &e
 		}
-	}
-}
-
-// sleep waits, and reports whether it could do so to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

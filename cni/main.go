@@ -17,6 +17,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/internal/edge"
 	"github.com/braid-cni/braid/internal/undo"
 )
 
@@ -25,31 +26,24 @@ import (
 //
 // SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
 // at once.
-func Main(p Plugin, about string) { serve(context.Background(), p, about, os.Stdin) }
-
-// MainWith is Main, but that calls about one attachment are left to the deputy. Only if that does not do it, the plugin is made.
-func MainWith(deputy Deputy, plugin func() Plugin, about string) {
-	ctx, stdin := context.Background(), io.Reader(os.Stdin)
-	if commands[os.Getenv("CNI_COMMAND")].attachment {
-		text, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
-		if err == nil && len(text) <= maxStdin {
-			id := newCallID()
-			ctx = WithCallID(ctx, id)
-			if a, done := deputy(append(os.Environ(), CallEnv+"="+id), text); done {
-				os.Exit(a.print(plugin, about, text))
-			}
-		}
-		stdin = io.MultiReader(bytes.NewReader(text), stdin) // which has the rest, or the error again
-	}
-	serve(ctx, plugin(), about, stdin)
-}
-
-// serve serves the command, and ends the process.
-func serve(ctx context.Context, p Plugin, about string, stdin io.Reader) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+func Main(p Plugin, about string) {
+	env := takeCallID()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
 	surviveReader()
-	os.Exit(Run(ctx, p, about, Process{Env: os.Getenv, Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+	os.Exit(Run(ctx, p, about, Process{Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+}
+
+// takeCallID returns the environment, from which the name of the call goes then: plugins that are executed have calls of their own.
+func takeCallID() (env func(string) string) {
+	id := os.Getenv(edge.CallEnv)
+	_ = os.Unsetenv(edge.CallEnv)
+	return func(name string) string {
+		if name == edge.CallEnv {
+			return id
+		}
+		return os.Getenv(name)
+	}
 }
 
 // surviveReader makes a runtime that is gone an error: it must not end the process before that has undone an ADD. Not by
@@ -81,7 +75,7 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 		if t, ok := ParseTraceParent(proc.Env("TRACEPARENT")); ok {
 			ctx = WithTraceParent(ctx, t)
 		}
-		if id := proc.Env(CallEnv); id != "" && CallID(ctx) == "" {
+		if id := proc.Env(edge.CallEnv); id != "" {
 			ctx = WithCallID(ctx, id)
 		}
 		var c *call

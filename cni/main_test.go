@@ -21,6 +21,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
+	"github.com/braid-cni/braid/internal/edge"
 	"github.com/braid-cni/braid/internal/nettest"
 )
 
@@ -469,4 +470,19 @@ func FuzzRun(f *testing.F) {
 			t.Errorf("panic: %s", got.stderr)
 		}
 	})
+}
+
+// The name of a call is that of this call alone: plugins that it executes have others.
+func TestMainCallID(t *testing.T) {
+	for name, want := range map[string]string{"": `call ""`, "abc": `call "abc"`} {
+		cmd := binary(t, "named", "DEL")
+		if name != "" {
+			cmd.Env = append(cmd.Env, edge.CallEnv+"="+name)
+		}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Run(); err != nil || stderr.String() != want+", inherited: false\n" {
+			t.Errorf("%q: found %q, %v, want %s", name, stderr.String(), err, want)
+		}
+	}
 }

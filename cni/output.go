@@ -3,14 +3,15 @@ package cni
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/braid-cni/braid/internal/program"
 )
 
 // maxExcerpt is how much output an error message quotes, in bytes.
-const maxExcerpt = 512
+const maxExcerpt = program.MaxKept
 
 // excerpt quotes output for a message: its first line tells of a panic, its last one why a program gave up.
 func excerpt(output []byte) string {
@@ -48,52 +49,4 @@ func Message(text string) string {
 		}
 	}
 	return b.String()
-}
-
-// bounded keeps what is written up to a size. More is an error, and calls overflow with it.
-type bounded struct {
-	data     []byte
-	left     int // bytes that still may be written
-	overflow func(error)
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if len(p) > b.left {
-		err := fmt.Errorf("standard output exceeds %d bytes", len(b.data)+b.left)
-		b.overflow(err)
-		return 0, err
-	}
-	b.left -= len(p)
-	b.data = append(b.data, p...)
-	return len(p), nil
-}
-
-// A tee passes on what is written, up to a size, and remembers the begin and the end of it.
-type tee struct {
-	forward io.Writer
-	left    int // bytes that still may be passed on
-	kept    []byte
-}
-
-// harmless takes control characters out of text that may end up in a terminal. Lines and tabs stay.
-func harmless(r rune) rune {
-	switch {
-	case r == '\n' || r == '\t':
-		return r
-	case unicode.IsControl(r):
-		return '?'
-	}
-	return r
-}
-
-func (t *tee) Write(p []byte) (int, error) {
-	if n := min(len(p), t.left); n > 0 {
-		t.left -= n
-		_, _ = t.forward.Write(bytes.Map(harmless, p[:n])) // a log that cannot be written is no reason to fail the plugin
-	}
-	t.kept = append(t.kept, p...)
-	if surplus := len(t.kept) - 2*maxExcerpt; surplus > 0 {
-		t.kept = append(t.kept[:maxExcerpt], t.kept[maxExcerpt+surplus:]...)
-	}
-	return len(p), nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
+	"github.com/braid-cni/braid/internal/edge"
 	"github.com/braid-cni/braid/internal/nettest"
 )
 
@@ -47,7 +48,7 @@ var behaviours = map[string]func(){
 	"plainerror": func() { cni.Main(failing(errors.New("something else")), "") },
 	"waits":      func() { cni.Main(&cnitest.Fake{On: waits}, "") },
 	"loud":       func() { cni.Main(&cnitest.Fake{On: loud}, "") },
-	"deputised":  func() { cni.MainWith(deputy, func() cni.Plugin { return &cnitest.Fake{On: measured} }, "about") },
+	"named":      func() { cni.Main(&cnitest.Fake{On: named}, "") },
 	"proxy":      func() { cni.Main(cni.Exec{Type: prefix + "hangs"}, "") },
 
 	"echo":        echo,
@@ -113,6 +114,13 @@ func waits(ctx context.Context, _ string, _ *cni.Request) error {
 	ready(os.Getpid())
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// named says which call it is, and what plugins would inherit of that.
+func named(ctx context.Context, _ string, _ *cni.Request) error {
+	_, inherited := os.LookupEnv(edge.CallEnv)
+	fmt.Fprintf(os.Stderr, "call %q, inherited: %t\n", cni.CallID(ctx), inherited)
+	return nil
 }
 
 // loud says what is called.

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	CNIVersion   string          // that of the answer, which the runtime selected; "0.1.0" if it did not
 	Name         string          // of the network as the runtime knows it
-	Type         string          // "braid"
+	Type         string          // "braid" or "braid-shim"
 	Capabilities map[string]bool // what the runtime may pass in RuntimeConfig
 	DisableCheck bool
 	DisableGC    bool
@@ -70,6 +70,20 @@ type Config struct {
 
 	// Memory has what was made of configurations before; nil remembers nothing. See [ParseWith].
 	Memory *memo.Memory
+}
+
+// Types of the plugin itself. They differ in the process that the runtime starts: ShimType has the daemon's worker do a call.
+const (
+	OwnType  = "braid"
+	ShimType = "braid-shim"
+)
+
+// IsOwnType tells if a type is that of the plugin itself.
+func IsOwnType(pluginType string) bool { return pluginType == OwnType || pluginType == ShimType }
+
+// IsSelf tells if a type is that of the plugin itself, under whatever name it was installed.
+func (c *Config) IsSelf(pluginType string) bool {
+	return IsOwnType(pluginType) || pluginType == c.Type && c.Type != ""
 }
 
 // What ADD answers.

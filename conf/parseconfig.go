@@ -12,11 +12,12 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/internal/edge"
 	"github.com/braid-cni/braid/internal/memo"
 )
 
 // DefaultDaemonSocket is where the daemon listens unless the configuration says otherwise.
-const DefaultDaemonSocket = "/run/braid/braidd.sock"
+const DefaultDaemonSocket = edge.DefaultDaemonSocket
 
 // TLSSession is the file in cniDir that has the TLS session with the API server, from one ADD to the next.
 const TLSSession = "session"
@@ -177,8 +178,8 @@ func (c *Config) readNetworks(o *object) {
 		}
 		path := fmt.Sprintf("delegates[%d]", i)
 		n := parseNetwork(raw, path, inherited, nil, o.complaints)
-		if isOwn := func(p Plugin) bool { return p.Type == c.Type && p.Type != "" }; slices.ContainsFunc(n.Plugins, isOwn) {
-			o.addf(path, "found type %s, want another: the plugin cannot be its own delegate", quote(c.Type))
+		if i := slices.IndexFunc(n.Plugins, func(p Plugin) bool { return c.IsSelf(p.Type) }); i >= 0 {
+			o.addf(path, "found type %s, want another: the plugin cannot be its own delegate", quote(n.Plugins[i].Type))
 		}
 		c.Delegates = append(c.Delegates, n)
 	}

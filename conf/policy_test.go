@@ -65,6 +65,7 @@ func TestPolicyCheck(t *testing.T) {
 		{"sysctl within", `[]`, "a", `{"type":"other","delegates":[{"type":"tuning","SYSCTL":{"kernel.core_pattern":"|x"}}]}`, []string{"delegates[0].SYSCTL", "kernel.core_pattern"}},
 		{"a plugin of several networks", `[]`, "a", `{"type":"multus","delegates":[{"type":"ptp"}]}`, []string{`type: found "multus", want a plugin that attaches pods to one network`}},
 		{"another version of a plugin of several networks", `[]`, "a", `{"type":"x","delegates":[{"type":"braid-1.0"}]}`, []string{`delegates[0].type: found "braid-1.0"`}},
+		{"the plugin itself by its shim", `[]`, "a", `{"type":"braid-shim"}`, []string{`type: found "braid-shim"`}},
 		{"the plugin itself under the name that it has here", `[]`, "a", `{"type":"flannel","delegate":{"type":"primary"}}`, []string{`delegate.type: found "primary"`}},
 		{"a plugin of several networks, for addresses", `[]`, "a", `{"type":"ptp","ipam":{"type":"braid"}}`, []string{`ipam.type: found "braid"`}},
 		{"a plugin of several networks, by name", `[{"namespaces":["*"],"types":["multus"]}]`, "a", `{"type":"multus","clusterNetwork":"x"}`, nil},

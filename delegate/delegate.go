@@ -22,6 +22,7 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/memo"
+	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -43,7 +44,7 @@ type Delegator struct {
 	Caller func() error
 	// Executor runs plugins of others; nil means that this process does. Where there is a Caller this process executes nothing:
 	// without Executor a call that needs the plugin of somebody else fails with [cni.ErrElsewhere] too.
-	Executor cni.Executor
+	Executor program.Runner
 
 	// Memory is for a process that serves many calls; nil remembers nothing from one to the next.
 	Memory *memo.Memory

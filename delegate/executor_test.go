@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/program"
 )
 
 // TestExecutor: who executes nothing has the process do it that waits. When that has ended, what takes a plugin of somebody else is
@@ -18,10 +18,15 @@ func TestExecutor(t *testing.T) {
 	req := w.third()
 	d := w.forCaller(waiting)
 	var executed []string
-	d.Executor = func(ctx context.Context, e cni.Exec, command string, req *cni.Request) ([]byte, error) {
-		executed = append(executed, e.Type+" "+command+" "+req.IfName)
-		e.Executor = nil
-		return e.Run(ctx, command, req)
+	d.Executor = func(ctx context.Context, p *program.Program) ([]byte, error) {
+		what := p.Name
+		for _, e := range p.Env {
+			if name, value, _ := strings.Cut(e, "="); name == "CNI_COMMAND" || name == "CNI_IFNAME" {
+				what += " " + value
+			}
+		}
+		executed = append(executed, what)
+		return program.Run(ctx, p)
 	}
 	for _, verb := range []string{"ADD", "CHECK", "DEL", "ADD"} {
 		if err := call(w, d, verb, req); err != nil {
@@ -31,7 +36,7 @@ func TestExecutor(t *testing.T) {
 	if diff := cmp.Diff([]string{"third ADD net2", "third CHECK net2", "third DEL net2", "third ADD net2"}, executed); diff != "" {
 		t.Errorf("executed (-want +got):\n%s", diff)
 	}
-	d.Executor = func(context.Context, cni.Exec, string, *cni.Request) ([]byte, error) { return nil, errEnded }
+	d.Executor = func(context.Context, *program.Program) ([]byte, error) { return nil, errEnded }
 	if err := call(w, d, "DEL", req); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "net2") {
 		t.Errorf("DEL of a process that has ended: %v", err)
 	}

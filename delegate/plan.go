@@ -126,8 +126,8 @@ func (p *Planned) render(c *conf.Config, o *choice, network *conf.Network, own *
 			return err
 		}
 	}
-	if slices.ContainsFunc(network.Plugins, func(plugin conf.Plugin) bool { return plugin.Type == c.Type }) {
-		return invalid("type %q: the plugin can not be its own delegate; choose another type", c.Type)
+	if i := slices.IndexFunc(network.Plugins, func(plugin conf.Plugin) bool { return c.IsSelf(plugin.Type) }); i >= 0 {
+		return invalid("type %q: the plugin can not be its own delegate; choose another type", network.Plugins[i].Type)
 	}
 	requested := o.selection.Capabilities()
 	var missing []string

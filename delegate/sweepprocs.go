@@ -81,7 +81,7 @@ func networkNamespaces() (map[uint64]int, error) {
 			return nil // the node's own, which may be better protected than others
 		}
 		err := eachPID(fmt.Sprintf("/proc/%d/task", pid), func(tid int) error {
-			inode, err := inodeOf(fmt.Sprintf("/proc/%d/task/%d/ns/net", pid, tid))
+			inode, err := networkOf(fmt.Sprintf("/proc/%d/task/%d", pid, tid))
 			if err == nil {
 				nets[inode] = pid
 			}
@@ -90,6 +90,17 @@ func networkNamespaces() (map[uint64]int, error) {
 		return unlessEnded(err)
 	})
 	return nets, err
+}
+
+// networkOf returns the inode of the network namespace that a thread is in.
+func networkOf(thread string) (inode uint64, err error) {
+	inode, err = inodeOf(thread + "/ns/net")
+	if errors.Is(err, unix.EACCES) { // which the kernel says too of one that ends at this moment
+		if _, err := os.Lstat(thread); unlessEnded(err) == nil && err != nil {
+			return 0, err
+		}
+	}
+	return inode, err
 }
 
 func unlessEnded(err error) error {

@@ -163,7 +163,8 @@ func TestValues(t *testing.T) {
 		{"repair", []string{"repair=true"}, func(t *testing.T, _, daemon corev1.Container, _ corev1.PodSpec) {
 			wantArgs(t, daemon, "--repair")
 		}},
-		{"no worker", []string{"worker=false"}, func(t *testing.T, _, daemon corev1.Container, _ corev1.PodSpec) {
+		{"no worker", []string{"worker=false"}, func(t *testing.T, install, daemon corev1.Container, _ corev1.PodSpec) {
+			wantArgs(t, install, "--worker=false")
 			wantArgs(t, daemon, "--worker=false")
 		}},
 		{"scheduling", []string{"nodeSelector.pool=edge", "priorityClassName=mine", `imagePullSecrets[0].name=secret`}, func(t *testing.T, _, _ corev1.Container, spec corev1.PodSpec) {

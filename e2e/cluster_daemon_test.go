@@ -45,6 +45,7 @@ func (c *clusterNode) withDaemon(p *cluster.Proxy) *daemonNode {
 	t := c.t
 	t.Helper()
 	n := &daemonNode{clusterNode: c, ofDaemon: p, bin: binaries()}
+	n.plugin = "braid-shim"
 	n.socket = filepath.Join(n.dir, "run", "braidd.sock")
 	n.keys += fmt.Sprintf(`, "daemonSocket": %q`, n.socket)
 	n.listen = freeAddress(t)

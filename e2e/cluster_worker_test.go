@@ -15,7 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // workers returns the process IDs of the workers that listen at the node's socket, or want to.
@@ -27,7 +28,7 @@ func (n *daemonNode) workers() (pids []int) {
 	}
 	for _, path := range commands {
 		command, _ := os.ReadFile(path) // it may have ended
-		if strings.HasSuffix(string(command), "\x00worker\x00"+worker.SocketOf(n.socket)+"\x00") {
+		if strings.HasSuffix(string(command), "\x00worker\x00"+protocol.SocketOf(n.socket)+"\x00") {
 			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
 				pids = append(pids, pid)
 			}
@@ -41,7 +42,7 @@ func (n *daemonNode) waitWorker(before int) (pid int) {
 	n.t.Helper()
 	n.eventually("a worker answers", func() bool {
 		pids := n.workers()
-		if len(pids) != 1 || pids[0] == before || worker.Ping(worker.SocketOf(n.socket)) != nil {
+		if len(pids) != 1 || pids[0] == before || (&client.Client{Socket: protocol.SocketOf(n.socket)}).Ping() != nil {
 			return false
 		}
 		pid = pids[0]
@@ -201,11 +202,11 @@ func TestClusterWorkerUpgrade(t *testing.T) {
 	install := func(version string) {
 		fresh := t.TempDir()
 		build := exec.Command("go", "build", "-ldflags", "-X github.com/braid-cni/braid/internal/buildinfo.Version="+version, "-o", fresh+"/",
-			"../cmd/braid", "../cmd/braidd", "../cmd/braid-resolve")
+			"../cmd/braid", "../cmd/braidd", "../cmd/braid-shim")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		for _, name := range []string{"braid-resolve", "braidd", "braid"} {
+		for _, name := range []string{"braid", "braidd", "braid-shim"} {
 			if err := os.Rename(filepath.Join(fresh, name), filepath.Join(n.bin, name)); err != nil {
 				t.Fatal(err)
 			}

@@ -35,18 +35,19 @@ func binaries() string { return nettest.Binaries() }
 
 // A node is where pods come up: the surroundings of one test.
 type node struct {
-	t     *testing.T
-	ns    *nettest.NS
-	nic   string   // a network card, for macvlan
-	dir   string   // everything that is kept: manifests, state, reservations
-	keys  string   // of the entry configuration, besides those of config
-	path  []string // CNI_PATH
-	cache string   // of libcni
+	t      *testing.T
+	ns     *nettest.NS
+	nic    string   // a network card, for macvlan
+	plugin string   // the type that the runtime calls: braid, or braid-shim where there is a worker
+	dir    string   // everything that is kept: manifests, state, reservations
+	keys   string   // of the entry configuration, besides those of config
+	path   []string // CNI_PATH
+	cache  string   // of libcni
 }
 
 func newNode(t *testing.T) *node {
 	nettest.LeakCheck(t)
-	n := &node{t: t, ns: nettest.Node(t), dir: t.TempDir(), cache: t.TempDir()}
+	n := &node{t: t, ns: nettest.Node(t), plugin: "braid", dir: t.TempDir(), cache: t.TempDir()}
 	nic := nettest.Parent(t, n.ns)
 	n.nic = nic.Name
 	n.path = []string{binaries()}
@@ -107,8 +108,8 @@ func (n *node) network(version string) *libcni.NetworkConfigList {
 		delegates = `"delegates": [` + clusterNetwork + `],`
 	}
 	list, err := libcni.NetworkConfFromBytes([]byte(n.expand(fmt.Sprintf(`{"cniVersion": %q, "name": "pods", "plugins": [
-		{"type": "braid", "cniDir": %q, "binDir": %q, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}], %s %s}]}`,
-		version, filepath.Join(n.dir, "braid"), n.path[0], delegates, n.keys))))
+		{"type": %q, "cniDir": %q, "binDir": %q, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}], %s %s}]}`,
+		version, n.plugin, filepath.Join(n.dir, "braid"), n.path[0], delegates, n.keys))))
 	if err != nil {
 		n.t.Fatal(err)
 	}

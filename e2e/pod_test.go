@@ -233,7 +233,7 @@ func TestThirdPartyPlugins(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "host-local"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"braid", "braidd", "braid-resolve"} {
+	for _, name := range []string{"braid", "braidd"} {
 		if err := os.Symlink(filepath.Join(binaries(), name), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -294,7 +294,7 @@ func TestPanicOfSource(t *testing.T) {
 	c := w.dial()
 	for range 2 {
 		_, err := c.Resolve(within(t, patience), &resolve.Query{Networks: []resolve.NetworkName{{Namespace: "a", Name: "b"}}})
-		if e, ok := err.(*resolve.Error); !ok || e.Reason != resolve.Unavailable || !strings.HasPrefix(e.Message, "panic of braidd: as the test wants\n") {
+		if e, ok := err.(*resolve.Error); !ok || e.Reason != resolve.Unavailable || !strings.HasPrefix(e.Message, "panic: as the test wants\n") {
 			t.Errorf("found %v, want %s", err, resolve.Unavailable)
 		}
 	}

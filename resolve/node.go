@@ -3,18 +3,23 @@ package resolve
 import (
 	"context"
 	"errors"
+	"io"
 )
 
-// A Node asks the daemon of the node, and where that gives no answer, a Child. The answers are the same, so a daemon
+// A Node asks the daemon of the node, and where that gives no answer, who asks without one. The answers are the same, so a daemon
 // that is missing, starting, hanging or being upgraded costs time and no ADD. It is safe for concurrent use by requests
 // of one ADD after the other.
 type Node struct {
 	Socket string
-	Child  *Child
+	// Fallback asks without a daemon. It is closed with the Node.
+	Fallback interface {
+		Resolver
+		io.Closer
+	}
 	// Log is told why the daemon did not answer; required.
 	Log func(msg string, args ...any)
 
-	daemon *Client // that answered Resolve; nil if the child did
+	daemon *Client // that answered Resolve; nil if the fallback did
 	asked  *Client // that has not answered yet
 }
 
@@ -24,7 +29,7 @@ var _ interface {
 } = (*Node)(nil)
 
 // Resolve implements [Resolver]. That a pod does not exist is taken from the daemon, which has asked the API server. Any
-// other error of it is not: the child has credentials and a connection of its own.
+// other error of it is not: the fallback has credentials and a connection of its own.
 func (n *Node) Resolve(ctx context.Context, q *Query) (*Answer, error) {
 	answer, end := n.Ask(ctx, q)
 	defer end()
@@ -37,9 +42,9 @@ func (n *Node) orElse(ctx context.Context, q *Query, answer *Answer, err error) 
 		return answer, err
 	}
 	n.Log("the daemon does not answer; asking the API server", "socket", n.Socket, "err", err)
-	answer, childErr := n.Child.Resolve(ctx, q)
-	if childErr != nil {
-		return nil, errorf(asError(childErr).Reason, "%v; before that, daemon at %s: %v", childErr, n.Socket, err)
+	answer, fallbackErr := n.Fallback.Resolve(ctx, q)
+	if fallbackErr != nil {
+		return nil, errorf(asError(fallbackErr).Reason, "%v; before that, daemon at %s: %v", fallbackErr, n.Socket, err)
 	}
 	return answer, nil
 }
@@ -48,7 +53,7 @@ func (n *Node) orElse(ctx context.Context, q *Query, answer *Answer, err error) 
 // it goes to the next one; if there is none yet, the journal keeps it until there is, unless the caller waits for it.
 func (n *Node) Report(ctx context.Context, r *Report) error {
 	if n.daemon == nil {
-		return n.Child.Report(ctx, r)
+		return n.Fallback.Report(ctx, r)
 	}
 	kept := r.Record != nil && !r.Wait
 	report := func(c *Client) error {
@@ -72,7 +77,7 @@ func (n *Node) Report(ctx context.Context, r *Report) error {
 		n.Log("the report waits in the journal for the daemon", "socket", n.Socket, "err", err)
 		return nil
 	}
-	return n.Child.Report(ctx, r)
+	return n.Fallback.Report(ctx, r)
 }
 
 // Close implements io.Closer.
@@ -83,7 +88,7 @@ func (n *Node) Close() error {
 			err = errors.Join(err, c.Close())
 		}
 	}
-	return errors.Join(err, n.Child.Close())
+	return errors.Join(err, n.Fallback.Close())
 }
 
 func reasonIs(err error, reason string) bool {

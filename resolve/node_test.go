@@ -86,7 +86,7 @@ func (d *daemon) stop() {
 
 // node is a Node whose child answers with its process id, as the UID.
 func node(t *testing.T, socket string) *resolve.Node {
-	n := &resolve.Node{Socket: socket, Child: newChild(t, "serve"), Log: func(msg string, args ...any) { t.Log(msg, args) }}
+	n := &resolve.Node{Socket: socket, Fallback: newChild(t, "serve"), Log: func(msg string, args ...any) { t.Log(msg, args) }}
 	t.Cleanup(func() { n.Close() })
 	return n
 }
@@ -129,7 +129,7 @@ func TestNodeFallsBack(t *testing.T) {
 	})
 	t.Run("both fail", func(t *testing.T) {
 		n := node(t, newDaemon(t, func(string) string { return `{"error":{"reason":"Unavailable","message":"not synced"}}` }).socket)
-		n.Child.Env = env("refuse")
+		n.Fallback.(*resolve.Child).Env = env("refuse")
 		_, err := n.Resolve(t.Context(), query("web"))
 		wantError(t, err, resolve.Invalid, "no such kubeconfig")
 		wantError(t, err, resolve.Invalid, "not synced")
@@ -147,7 +147,7 @@ func TestNodeTakesTheDaemonsWord(t *testing.T) {
 		return `{"reported":true}`
 	})
 	n := node(t, d.socket)
-	n.Child.Env = env("refuse")
+	n.Fallback.(*resolve.Child).Env = env("refuse")
 	_, err := n.Resolve(t.Context(), query("gone"))
 	wantError(t, err, resolve.NotFound, "pod is gone")
 	a, err := n.Resolve(t.Context(), query("web"))
@@ -192,7 +192,7 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 				d.start(t)
 			}
 			if !tt.child {
-				n.Child.Env = env("refuse")
+				n.Fallback.(*resolve.Child).Env = env("refuse")
 			}
 			tt.report.Pod = a.Pod
 			if err := n.Report(t.Context(), &tt.report); err != nil {

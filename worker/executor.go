@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/program"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // An executor has the plugin process at the other end of a connection execute plugins of others.
@@ -31,52 +32,48 @@ func newExecutor(conn *net.UnixConn, end context.CancelCauseFunc) *executor {
 func (x *executor) listen() {
 	defer close(x.gone)
 	for {
-		m, err := receive(patient{x.conn})
+		m, err := protocol.Receive(patient{x.conn})
 		switch {
 		case err != nil || len(m) == 0:
 			if !x.del {
 				x.end(errGone)
 			}
 			return
-		case m[0] == stop:
+		case m[0] == protocol.Stop:
 			x.end(errStopped)
-		case m[0] == executed:
+		case m[0] == protocol.Executed:
 			select {
-			case x.executed <- m[1:]:
+			case x.executed <- m:
 			default: // nobody has asked
 			}
 		}
 	}
 }
 
-// run is a [cni.Executor].
-func (x *executor) run(ctx context.Context, e cni.Exec, command string, req *cni.Request) ([]byte, error) {
+// run is a [program.Runner].
+func (x *executor) run(ctx context.Context, p *program.Program) ([]byte, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return nil, stopped(ctx, e, command)
+		return nil, &program.StoppedError{Cause: context.Cause(ctx)}
 	}
-	if err := send(x.conn, encodeExecution(ctx, e, command, req)...); err != nil {
-		return nil, fmt.Errorf("plugin %s: %w: %w", e.Type, errGone, err)
+	if err := protocol.Send(x.conn, protocol.EncodeProgram(p)...); err != nil {
+		return nil, fmt.Errorf("%w: %w", errGone, err)
 	}
 	select {
 	case m := <-x.executed:
-		return decodeExecuted(e, req, m)
+		return protocol.DecodeExecuted(m)
 	case <-x.gone:
-		return nil, fmt.Errorf("plugin %s: %w", e.Type, errGone)
+		return nil, errGone
 	case <-ctx.Done():
 	}
-	if err := send(x.conn, kill); err == nil {
+	if err := protocol.Send(x.conn, protocol.Kill); err == nil {
 		select {
 		case <-x.executed:
 		case <-x.gone:
 		}
 	}
-	return nil, stopped(ctx, e, command)
-}
-
-func stopped(ctx context.Context, e cni.Exec, command string) error {
-	return fmt.Errorf("plugin %s: stopped during %s: %w", e.Type, command, context.Cause(ctx))
+	return nil, &program.StoppedError{Cause: context.Cause(ctx)}
 }
 
 // errStopped is why a call ends that the runtime has told the plugin process to end.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/internal/nettest"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // cnitestResult has a text in it.
@@ -27,7 +28,7 @@ var messages = [][]string{nil, {""}, {"", ""}, {"elsewhere"}, {"a", "", "\x00\xf
 func TestMessages(t *testing.T) {
 	for _, texts := range messages {
 		r := bytes.NewReader(append(encode(texts...), "rest"...))
-		if got, err := receive(r); err != nil || !slices.Equal(got, texts) {
+		if got, err := protocol.Receive(r); err != nil || !slices.Equal(got, texts) {
 			t.Errorf("found %d texts, %v, want %d", len(got), err, len(texts))
 		}
 		if r.Len() != len("rest") {
@@ -43,18 +44,18 @@ var malformed = map[string]struct {
 }{
 	"nothing":             {"", io.EOF},
 	"half a length":       {"\x00\x00", io.ErrUnexpectedEOF},
-	"too long":            {"\x02\x00\x00\x01", errMessage},
-	"another protocol":    {"{\"error\":{}}\n", errMessage},
+	"too long":            {"\x02\x00\x00\x01", protocol.ErrMessage},
+	"another protocol":    {"{\"error\":{}}\n", protocol.ErrMessage},
 	"cut off":             {"\x00\x00\x00\x05\x00\x00\x00\x01", io.ErrUnexpectedEOF},
 	"cut off at the text": {"\x00\x00\x00\x05", io.EOF},
-	"half a text length":  {"\x00\x00\x00\x02\x00\x00", errMessage},
-	"text beyond the end": {"\x00\x00\x00\x05\x00\x00\x00\x02x", errMessage},
-	"huge text":           {"\x00\x00\x00\x04\xff\xff\xff\xff", errMessage},
+	"half a text length":  {"\x00\x00\x00\x02\x00\x00", protocol.ErrMessage},
+	"text beyond the end": {"\x00\x00\x00\x05\x00\x00\x00\x02x", protocol.ErrMessage},
+	"huge text":           {"\x00\x00\x00\x04\xff\xff\xff\xff", protocol.ErrMessage},
 }
 
 func TestMalformedMessages(t *testing.T) {
 	for name, m := range malformed {
-		if texts, err := receive(strings.NewReader(m.b)); !errors.Is(err, m.want) || texts != nil {
+		if texts, err := protocol.Receive(strings.NewReader(m.b)); !errors.Is(err, m.want) || texts != nil {
 			t.Errorf("%s: found %q, %v, want %v", name, texts, err, m.want)
 		}
 	}
@@ -84,14 +85,14 @@ func TestMalformedCalls(t *testing.T) {
 // What does not speak as a worker does has done nothing.
 func TestMalformedAnswers(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
-	whole := string(encode(answered, "0", "out", "err"))
+	whole := string(encode(protocol.Answered, "0", "out", "err"))
 	answers := map[string]string{
 		"nothing":        "",
-		"elsewhere":      string(encode(elsewhere)),
-		"too few texts":  string(encode(answered, "0", "out")),
-		"too many texts": string(encode(answered, "0", "out", "err", "")),
+		"elsewhere":      string(encode(protocol.Elsewhere)),
+		"too few texts":  string(encode(protocol.Answered, "0", "out")),
+		"too many texts": string(encode(protocol.Answered, "0", "out", "err", "")),
 		"another word":   string(encode("answer", "0", "out", "err")),
-		"no number":      string(encode(answered, "zero", "out", "err")),
+		"no number":      string(encode(protocol.Answered, "zero", "out", "err")),
 		"cut off":        whole[:len(whole)-1],
 	}
 	for name, m := range malformed {
@@ -112,8 +113,8 @@ func TestMalformedAnswers(t *testing.T) {
 	if !done || a.Stdout != "out" || a.Stderr != "err" || a.ExitCode != 0 {
 		t.Errorf("a whole answer: done %t, %+v", done, a)
 	}
-	if err := Ping(impostor(t, "SSH-2.0-OpenSSH\r\n")); !errors.Is(err, errMessage) {
-		t.Errorf("found %v, want %v", err, errMessage)
+	if err := Ping(impostor(t, "SSH-2.0-OpenSSH\r\n")); !errors.Is(err, protocol.ErrMessage) {
+		t.Errorf("found %v, want %v", err, protocol.ErrMessage)
 	}
 }
 
@@ -134,7 +135,7 @@ func impostor(t *testing.T, says string) (socket string) {
 			return
 		}
 		defer conn.Close()
-		_, _ = receive(conn)
+		_, _ = protocol.Receive(conn)
 		_, _ = io.WriteString(conn, says)
 	}()
 	return socket
@@ -150,14 +151,14 @@ func FuzzReceive(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		texts, err := receive(r)
+		texts, err := protocol.Receive(r)
 		if err != nil {
 			if texts != nil {
 				t.Errorf("an error, %v, and %d texts", err, len(texts))
 			}
 			return
 		}
-		n := int(binary.BigEndian.Uint32(b)) + lengthSize
+		n := int(binary.BigEndian.Uint32(b)) + 4
 		if len(b)-r.Len() != n {
 			t.Errorf("%d bytes are read of a message of %d", len(b)-r.Len(), n)
 		}

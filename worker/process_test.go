@@ -19,6 +19,7 @@ import (
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/node/server"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 var roles = map[string]func(args []string) error{
@@ -51,8 +52,8 @@ var roles = map[string]func(args []string) error{
 			if err != nil {
 				return err
 			}
-			_, _ = receive(conn)
-			_ = send(conn, answered, "0", "out", "err")
+			_, _ = protocol.Receive(conn)
+			_ = protocol.Send(conn, protocol.Answered, "0", "out", "err")
 			conn.Close()
 		}
 	},
@@ -135,7 +136,7 @@ func TestWorkerThatIsStopped(t *testing.T) {
 	}
 	acceptTime = patience
 	conn := dialRaw(t, socket) // and one that does not wait at all
-	if err := send(conn, append([]string{here(netns), config}, environ("ADD", "c2", netns)...)...); err != nil {
+	if err := protocol.Send(conn, append([]string{place(netns), config}, environ("ADD", "c2", netns)...)...); err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
@@ -201,7 +202,7 @@ func TestCallerThatIsKilled(t *testing.T) {
 	}
 }
 
-// What a plugin process sees that is of another build, or elsewhere, is not what the worker sees.
+// What a plugin process sees that is of another build, or protocol.Elsewhere, is not what the worker sees.
 func TestCallerElsewhere(t *testing.T) {
 	var fake cnitest.Fake
 	socket, stop := serve(t, of(&fake))
@@ -224,6 +225,16 @@ func TestCallerElsewhere(t *testing.T) {
 		p := child(t, self(t), "caller", args...)
 		p.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
 		run(p, "done: false")
+	})
+	t.Run("fewer processes", func(t *testing.T) { // than the caller, to whom the worker is one among others
+		socket := socketPath(t)
+		p := child(t, self(t), "worker", socket)
+		p.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		p.start()
+		eventually(t, "the worker serves", func() bool { return Ping(socket) == nil })
+		if calling(socket, environ("ADD", "c1", pod.Path()))() {
+			t.Error("a call is done by a worker that does not see the caller")
+		}
 	})
 	t.Run("other files", func(t *testing.T) {
 		// All is there, from the binary to the namespace.

@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/internal/roomy"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // A Worker serves plugin processes. It is safe for concurrent use.
@@ -34,7 +36,7 @@ type Caller struct {
 	// the container is held, nobody else does the call before that is released.
 	Waits func() error
 	// Execute has the process run the plugin of somebody else, which fails if that has ended.
-	Execute cni.Executor
+	Execute program.Runner
 }
 
 // requestTime is how long a call may take to be read.
@@ -47,7 +49,7 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return err
 	}
-	texts, err := receive(conn)
+	texts, err := protocol.Receive(conn)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 		if w.Outdated != nil && isOutdated() {
 			w.Outdated()
 		}
-		return send(conn, elsewhere)
+		return protocol.Send(conn, protocol.Elsewhere)
 	}
 	if err := errors.Join(waits(conn), conn.SetReadDeadline(time.Time{})); err != nil {
 		return err
@@ -70,12 +72,12 @@ func (w *Worker) Serve(ctx context.Context, conn *net.UnixConn) error {
 	s.Plugin = w.Plugin(Caller{Stderr: &s.stderr, Waits: s.waits, Execute: x.run})
 	code := cni.Run(working, s, w.About, cni.Process{Env: env, Stdin: strings.NewReader(stdin), Stdout: s, Stderr: &s.stderr})
 	if errors.Is(s.err, cni.ErrElsewhere) {
-		return send(conn, elsewhere)
+		return protocol.Send(conn, protocol.Elsewhere)
 	}
 	if code != 0 && ctx.Err() != nil {
-		return send(conn, elsewhere) // a plugin process has the time that this one has not any more
+		return protocol.Send(conn, protocol.Elsewhere) // a plugin process has the time that this one has not any more
 	}
-	return send(conn, answered, strconv.Itoa(code), s.stdout.String(), s.stderr.String())
+	return protocol.Send(conn, protocol.Answered, strconv.Itoa(code), s.stdout.String(), s.stderr.String())
 }
 
 // call returns the environment and the standard input of a call, if it is one for this worker.
@@ -91,7 +93,7 @@ func call(texts []string) (env func(string) string, stdin string, ok bool) {
 	env = func(name string) string { return table[name] }
 	switch env("CNI_COMMAND") {
 	case "ADD", "DEL", "CHECK":
-		return env, texts[1], texts[0] == here(env("CNI_NETNS"))
+		return env, texts[1], texts[0] == protocol.Place(protocol.Own, env("CNI_NETNS"))
 	default:
 		return nil, "", false
 	}
@@ -104,12 +106,7 @@ func isOutdated() bool {
 		return false
 	}
 	var there, own unix.Stat_t
-	return unix.Stat(path, &there) == nil && unix.Stat("/proc/self/exe", &own) == nil && (there.Dev != own.Dev || there.Ino != own.Ino)
-}
-
-func send(conn io.Writer, texts ...string) error {
-	_, err := conn.Write(encode(texts...))
-	return err
+	return unix.Stat(path, &there) == nil && unix.Stat(protocol.Own, &own) == nil && (there.Dev != own.Dev || there.Ino != own.Ino)
 }
 
 // errGone is why a call is not done whose caller has ended.
@@ -122,7 +119,7 @@ func waits(conn *net.UnixConn) error {
 		return err
 	}
 	ended := false
-	control := raw.Control(func(fd uintptr) { ended, err = poll(int(fd), unix.POLLRDHUP, 0) })
+	control := raw.Control(func(fd uintptr) { ended, err = protocol.Poll(int(fd), unix.POLLRDHUP, 0) })
 	if err := errors.Join(control, err); err != nil {
 		return err
 	}

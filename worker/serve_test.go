@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,6 +20,8 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/internal/nettest"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // What a worker answers is what the plugin process would have.
@@ -74,15 +75,6 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// The worker gets what a call consists of, and no more of the environment.
-func TestEnvironment(t *testing.T) {
-	for name, want := range map[string]bool{"CNI_ARGS": true, "CNI_COMMAND": true, "TRACEPARENT": true, "BRAID_CALL": true, "SECRET": false, "PATH": false, "": false} {
-		if isPassed(name) != want {
-			t.Errorf("%q is passed: %t", name, !want)
-		}
-	}
-}
-
 // A panic is that of one call.
 func TestPanic(t *testing.T) {
 	netns := nettest.NewNS(t).Path()
@@ -119,47 +111,47 @@ func TestNotForThisWorker(t *testing.T) {
 	netns, other := nettest.NewNS(t).Path(), nettest.NewNS(t).Path()
 	var fake cnitest.Fake
 	socket, _ := serve(t, of(&fake))
-	place := here(netns)
+	at := place(netns)
 	request := func(where string, environ []string) []string {
 		return append([]string{where, config}, environ...)
 	}
 	for name, texts := range map[string][]string{
 		"nothing":                  {},
-		"a place only":             {place},
+		"a place only":             {at},
 		"a call from nowhere":      request("", environ("ADD", "c1", netns)),
-		"without an environment":   request(place, nil),
-		"another namespace":        request(here(other), environ("ADD", "c1", netns)),
-		"one that is gone here":    request(here(""), environ("ADD", "c1", netns)),
-		"one that is gone there":   request(place, environ("DEL", "c1", "/nonexistent")),
-		"more than a place":        request(place+"\x00", environ("ADD", "c1", netns)),
-		"VERSION":                  request(place, environ("VERSION", "c1", netns)),
-		"GC":                       request(place, environ("GC", "c1", netns)),
-		"STATUS":                   request(place, environ("STATUS", "c1", netns)),
-		"no command":               request(place, environ("", "c1", netns)),
-		"an unknown command":       request(place, environ("UPDATE", "c1", netns)),
-		"variables without values": request(place, []string{"CNI_COMMAND", "CNI_NETNS"}),
+		"without an environment":   request(at, nil),
+		"another namespace":        request(place(other), environ("ADD", "c1", netns)),
+		"one that is gone here":    request(place(""), environ("ADD", "c1", netns)),
+		"one that is gone there":   request(at, environ("DEL", "c1", "/nonexistent")),
+		"more than a place":        request(at+"\x00", environ("ADD", "c1", netns)),
+		"VERSION":                  request(at, environ("VERSION", "c1", netns)),
+		"GC":                       request(at, environ("GC", "c1", netns)),
+		"STATUS":                   request(at, environ("STATUS", "c1", netns)),
+		"no command":               request(at, environ("", "c1", netns)),
+		"an unknown command":       request(at, environ("UPDATE", "c1", netns)),
+		"variables without values": request(at, []string{"CNI_COMMAND", "CNI_NETNS"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := dialRaw(t, socket)
-			if err := send(conn, texts...); err != nil {
+			if err := protocol.Send(conn, texts...); err != nil {
 				t.Fatal(err)
 			}
-			if m, err := receive(conn); err != nil || !slices.Equal(m, []string{elsewhere}) {
-				t.Errorf("found %q, %v, want %q", m, err, elsewhere)
+			if m, err := protocol.Receive(conn); err != nil || !slices.Equal(m, []string{protocol.Elsewhere}) {
+				t.Errorf("found %q, %v, want %q", m, err, protocol.Elsewhere)
 			}
-			if _, err := receive(conn); !errors.Is(err, io.EOF) {
+			if _, err := protocol.Receive(conn); !errors.Is(err, io.EOF) {
 				t.Errorf("then %v, want the end", err)
 			}
 		})
 	}
-	for i := range len(place) / 8 { // each number of the place counts
-		b := []byte(place)
+	for i := range len(at) / 8 { // each number of the place counts
+		b := []byte(at)
 		b[8*i+7] ^= 1
 		conn := dialRaw(t, socket)
-		if err := send(conn, request(string(b), environ("ADD", "c1", netns))...); err != nil {
+		if err := protocol.Send(conn, request(string(b), environ("ADD", "c1", netns))...); err != nil {
 			t.Fatal(err)
 		}
-		if m, err := receive(conn); err != nil || !slices.Equal(m, []string{elsewhere}) {
+		if m, err := protocol.Receive(conn); err != nil || !slices.Equal(m, []string{protocol.Elsewhere}) {
 			t.Errorf("number %d: found %q, %v", i, m, err)
 		}
 	}
@@ -318,7 +310,7 @@ func TestServerEndsLater(t *testing.T) {
 		return context.Cause(ctx)
 	}}
 	socket, stop := serveFor(t, of(fake), patience)
-	answers := make(chan cni.Answer)
+	answers := make(chan client.Answer)
 	go func() {
 		a, _ := Call(socket, environ("ADD", "c1", netns), []byte(config))
 		answers <- a
@@ -335,14 +327,6 @@ func TestServerEndsLater(t *testing.T) {
 		t.Errorf("found %+v", a)
 	}
 	<-stopped
-}
-
-func TestSocketOf(t *testing.T) {
-	for daemon, want := range map[string]string{"/run/braid/braidd.sock": "/run/braid/braidd.worker.sock", "/a/socket": "/a/socket.worker.sock"} {
-		if got := SocketOf(daemon); got != want || filepath.Dir(got) != filepath.Dir(daemon) {
-			t.Errorf("%s: found %s, want %s", daemon, got, want)
-		}
-	}
 }
 
 // connected is a connection whose other end waits as long as the test does.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,13 +20,14 @@ import (
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/node/server"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // In a role this test binary is a process that tests need: a worker that can be killed, or a caller.
 const roleEnv = "BRAID_WORKER_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	acceptTime = patience
 	role := os.Getenv(roleEnv)
 	if role == "" {
 		os.Exit(nettest.Main(m))
@@ -146,6 +148,30 @@ func serveFor(t *testing.T, w *Worker, drain time.Duration) (socket string, stop
 	return socket, stop
 }
 
+// acceptTime is that of the calls of tests, which is more than enough on a machine that does much else.
+var acceptTime = patience
+
+func clientOf(socket string) *client.Client {
+	return &client.Client{Socket: socket, Binary: protocol.Own, AcceptTime: acceptTime}
+}
+
+// Call has a worker do a call for this process, which is of its build.
+func Call(socket string, environ []string, stdin []byte) (client.Answer, bool) {
+	return clientOf(socket).Call(environ, stdin)
+}
+
+func Ping(socket string) error { return clientOf(socket).Ping() }
+
+// place is where this process is.
+func place(namespace string) string { return protocol.Place(protocol.Own, namespace) }
+
+// encode returns the bytes of a message.
+func encode(texts ...string) []byte {
+	var b bytes.Buffer
+	_ = protocol.Send(&b, texts...)
+	return b.Bytes()
+}
+
 // of returns a worker whose plugin is the same for all.
 func of(p cni.Plugin) *Worker { return &Worker{Plugin: func(Caller) cni.Plugin { return p }} }
 
@@ -171,7 +197,7 @@ func environ(command, container, netns string, more ...string) []string {
 const config = `{"cniVersion":"1.1.0","name":"n","type":"braid"}`
 
 // direct is what a plugin process answers by itself.
-func direct(p cni.Plugin, environ []string, stdin string) (a cni.Answer) {
+func direct(p cni.Plugin, environ []string, stdin string) (a client.Answer) {
 	var stdout, stderr strings.Builder
 	env := func(name string) string {
 		for _, e := range environ {

@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/buildinfo"
 	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/kube/direct"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -31,7 +32,7 @@ func main() {
 		cni.Main(plugin, about)
 		return
 	}
-	cni.MainWith(askWorker, func() cni.Plugin { return delegator(os.Stderr) }, about)
+	cni.Main(delegator(os.Stderr), about)
 }
 
 // delegator returns the meta-plugin, which logs to stderr unless it is configured otherwise.
@@ -57,8 +58,8 @@ func standalone() (table map[string]cni.Plugin) {
 	return table
 }
 
-// connect leads to the daemon of the node, and to braid-resolve, which lies beside this binary, where that does not
-// answer. Nothing is asked or started yet.
+// connect leads to the daemon of the node and, where that does not answer, to the API server. A folder of manifests is read by
+// braidd, which lies beside this binary. Nothing is asked or started yet.
 func connect(c *conf.Config, log *slog.Logger) (interface {
 	resolve.Resolver
 	io.Closer
@@ -67,17 +68,7 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Dir(self)
-	child := &resolve.Child{Path: filepath.Join(dir, "braidd"), Args: []string{"resolve"}}
-	if c.Manifests == "" && exists(filepath.Join(dir, "braid-resolve")) { // it is not where only half of an upgrade has come
-		// It does one thing after the other, and ends before there is garbage to speak of: the first collection is at 16 MiB.
-		child = &resolve.Child{Path: filepath.Join(dir, "braid-resolve"), Env: append(os.Environ(),
-			"GOMAXPROCS=1", "GOGC=400", "BRAID_TLS_SESSION="+filepath.Join(c.CNIDir, conf.TLSSession),
-		)}
-	}
-	if _, err := os.Stat(child.Path); err != nil {
-		return nil, err
-	}
+	child := &resolve.Child{Path: filepath.Join(filepath.Dir(self), "braidd"), Args: []string{"resolve"}}
 	if c.PodResources != "" {
 		child.Args = append(child.Args, "--pod-resources", c.PodResources)
 	}
@@ -86,12 +77,10 @@ func connect(c *conf.Config, log *slog.Logger) (interface {
 		return child, nil
 	}
 	child.Args = append(child.Args, "--kubeconfig", c.Kubeconfig)
-	return &resolve.Node{Socket: c.DaemonSocket, Child: child, Log: log.Info}, nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	server := &direct.Resolver{
+		Kubeconfig: c.Kubeconfig, Session: filepath.Join(c.CNIDir, conf.TLSSession), PodResources: c.PodResources, Child: child, Log: log,
+	}
+	return &resolve.Node{Socket: c.DaemonSocket, Fallback: server, Log: log.Info}, nil
 }
 
 // tellDaemon is for the daemon's metrics, traces and events. Where there is none, nobody misses them.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"math"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/ipam/hostlocal"
 	"github.com/braid-cni/braid/netdev"
@@ -41,18 +39,4 @@ func work(socket, about string) error {
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
 	return server.New(server.Options{Socket: socket, Handle: w.Serve, Log: log}).Run(ctx)
-}
-
-// askWorker has the daemon's worker do a call, if there is one.
-func askWorker(environ []string, stdin []byte) (cni.Answer, bool) {
-	var c struct {
-		DaemonSocket string `json:"daemonSocket"`
-	}
-	if err := json.Unmarshal(stdin, &c); err != nil {
-		return cni.Answer{}, false // whoever parses it says what is wrong
-	}
-	if c.DaemonSocket == "" {
-		c.DaemonSocket = conf.DefaultDaemonSocket
-	}
-	return worker.Call(worker.SocketOf(c.DaemonSocket), environ, stdin)
 }

@@ -33,7 +33,7 @@ import (
 	"github.com/braid-cni/braid/node/tracing"
 	"github.com/braid-cni/braid/node/workerproc"
 	"github.com/braid-cni/braid/resolve"
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 const (
@@ -212,7 +212,7 @@ func (f *daemonFlags) runSweeper(ctx context.Context, m *metrics.Metrics, n *nod
 // worker does the calls of plugin processes.
 func (f *daemonFlags) worker(stderr io.Writer) *workerproc.Process {
 	return &workerproc.Process{
-		Root: f.hostRoot, Socket: worker.SocketOf(f.Server.Socket), Stderr: stderr,
+		Root: f.hostRoot, Socket: protocol.SocketOf(f.Server.Socket), Stderr: stderr,
 		Path: func() (string, error) {
 			switch at, err := install.Installed(f.CNIDir); {
 			case err == nil:

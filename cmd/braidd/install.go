@@ -52,6 +52,7 @@ func installCommand() *cobra.Command {
 	f.StringVar(&o.CNIDir, "cni-dir", "/var/lib/cni/braid", `the plugin's "cniDir": what Braid keeps`)
 	f.StringSliceVar(&o.Plugins, "plugins", []string{"loopback"}, "own plugins to link under their names where the name is free, or "+install.AllPlugins+" for all")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "give own plugins their names even if taken; uninstall puts back what was there")
+	f.BoolVar(&o.Worker, "worker", true, `the daemon runs a worker: the configuration is of type "braid-shim", which hands it the calls of the runtime, not "braid"`)
 	f.StringVar(&o.ClusterNetwork, "cluster-network", install.Auto, "default network of pods: "+install.Auto+" (the first other configuration in --conf-dir, else Braid's own bridge), "+install.Bridge+", or a path")
 	f.DurationVar(&o.PrimaryWait, "primary-wait", 5*time.Second, "how long a first install waits for another CNI's configuration, with --cluster-network="+install.Auto)
 	f.StringVar(&o.Name, "name", "", "of the network as the runtime knows it (default: that of the cluster's network)")

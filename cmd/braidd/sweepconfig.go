@@ -12,7 +12,7 @@ import (
 )
 
 // errNoEntry says that a configuration is sound and has nothing to do with Braid.
-var errNoEntry = errors.New(`it has no plugin of type "braid"`)
+var errNoEntry = errors.New(`it has no plugin of type "braid" or "braid-shim"`)
 
 // sweepEntry returns the configuration of the plugin in a file, or in the first file of a folder that has it.
 func sweepEntry(file, dir string) ([]byte, error) {
@@ -40,7 +40,7 @@ func sweepEntry(file, dir string) ([]byte, error) {
 			skipped = append(skipped, fmt.Errorf("%s: %w", e.Name(), err))
 		}
 	}
-	return nil, errors.Join(append([]error{fmt.Errorf(`no file in %s has a plugin of type "braid": name one with --config`, dir)}, skipped...)...)
+	return nil, errors.Join(append([]error{fmt.Errorf(`no file in %s has a plugin of type "braid" or "braid-shim": name one with --config`, dir)}, skipped...)...)
 }
 
 // entryIn returns what the plugin gets to read, if a file has it: alone, or in a list.
@@ -58,14 +58,14 @@ func entryIn(path string) ([]byte, error) {
 	if err := json.Unmarshal(b, &list); err != nil {
 		return nil, err
 	}
-	if list.Type == "braid" {
+	if conf.IsOwnType(list.Type) {
 		return b, nil
 	}
 	for _, plugin := range list.Plugins {
 		var p struct {
 			Type string `json:"type"`
 		}
-		if json.Unmarshal(plugin, &p) == nil && p.Type == "braid" {
+		if json.Unmarshal(plugin, &p) == nil && conf.IsOwnType(p.Type) {
 			return conf.With(plugin, map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
 		}
 	}

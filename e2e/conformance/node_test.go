@@ -25,7 +25,8 @@ import (
 
 	"github.com/braid-cni/braid/internal/nettest"
 	"github.com/braid-cni/braid/internal/refplugins"
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // A dict is a JSON object.
@@ -145,7 +146,7 @@ func (n *node) startDaemon() {
 		return answer
 	}
 	until(n.T, func() bool {
-		return bytes.Contains(get("/readyz"), []byte(" 200 ")) && worker.Ping(worker.SocketOf(n.socket())) == nil
+		return bytes.Contains(get("/readyz"), []byte(" 200 ")) && (&client.Client{Socket: protocol.SocketOf(n.socket())}).Ping() == nil
 	})
 	n.Cleanup(func() {
 		if bytes.Contains(get("/metrics"), []byte("\nbraid_worker_calls_total{")) {

@@ -106,14 +106,18 @@ func theImplementation() implementation {
 			entry["logLevel"] = "error"
 		}}
 	}
+	entry := "braid"
+	if path == withDaemon {
+		entry = "braid-shim"
+	}
 	return implementation{
-		name: cmp.Or(path, "braid"), daemon: path == withDaemon, entry: filepath.Join(nettest.Binaries(), "braid"), own: true, plugins: true,
-		config: func(n *node, entry dict) {
-			entry["type"] = "braid"
-			entry["daemonSocket"] = n.socket() // nobody listens without a daemon
-			entry["waitForStatus"] = true      // that the test can look at once
+		name: cmp.Or(path, "braid"), daemon: path == withDaemon, entry: filepath.Join(nettest.Binaries(), entry), own: true, plugins: true,
+		config: func(n *node, config dict) {
+			config["type"] = entry
+			config["daemonSocket"] = n.socket() // nobody listens without a daemon
+			config["waitForStatus"] = true      // that the test can look at once
 			// Stores are in the node's folder, and there is no kubelet.
-			entry["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "files": []string{"*"}, "deviceIDs": "any"}}
+			config["policy"] = []any{dict{"namespaces": []string{"*"}, "paths": []string{n.dir}, "files": []string{"*"}, "deviceIDs": "any"}}
 		},
 	}
 }

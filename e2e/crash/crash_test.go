@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(nettest.MainWithBinaries(m, func(bin string) error {
-		return nettest.GoBuild(bin, "../../cmd/braid", "../../cmd/braidd", "../../cmd/braid-resolve", "./third")
+		return nettest.GoBuild(bin, "../../cmd/braid", "../../cmd/braidd", "../../cmd/braid-shim", "./third")
 	}))
 }
 

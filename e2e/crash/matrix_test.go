@@ -44,7 +44,7 @@ type verb struct {
 
 func braid(p *pod, env []string, config []byte) *tracer.Command {
 	return &tracer.Command{
-		Path: filepath.Join(binaries(), "braid"), Env: env, Stdin: config, Timeout: 20 * time.Second, Watch: tracer.Changes(),
+		Path: filepath.Join(binaries(), p.plugin), Env: env, Stdin: config, Timeout: 20 * time.Second, Watch: tracer.Changes(),
 	}
 }
 

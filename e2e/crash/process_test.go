@@ -10,10 +10,9 @@ import (
 )
 
 // TestOneProcess: a pod whose networks are all of Braid's own plugins is attached, checked and detached by the one process
-// that the runtime starts, where the daemon answers.
+// that the runtime starts, where the daemon answers: whether a worker does the call, or braid, which the process becomes.
 func TestOneProcess(t *testing.T) {
-	t.Parallel()
-	within(t, func(w *world) {
+	bothWays(t, func(t *testing.T, w *world) {
 		w.settle()
 		p := w.pod()
 		p.name = "plain"

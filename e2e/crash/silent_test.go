@@ -36,11 +36,12 @@ func TestSilence(t *testing.T) {
 			{"the DHCP server", stopped(&w.server), "network blue/wan: net3: "},
 			{"the lease keeper", stopped(&w.leaseKeeper), filepath.Join(w.dir, "dhcp.sock")},
 			{"the daemon, and there is no API server", func() func() { return w.deaf("unix", "silent.sock") }, "kubeconfig"},
-			{"the API server, and there is no daemon", w.deafAPI, "127.0.0.1:6443"},
+			{"the API server, and there is no daemon", func() func() { return w.deafAPI("") }, "127.0.0.1:6443"},
+			{"the API server, which a child has to ask", func() func() { return w.deafAPI(`, "insecure-skip-tls-verify": true`) }, "127.0.0.1:6443"},
 		} {
 			p, o := w.pod(), w.pod()
 			o.mustAdd()
-			// In both of the latter cases the daemon's socket is another one.
+			// In the latter cases the daemon's socket is another one.
 			config := p.config("")
 			if tt.tells == "kubeconfig" || tt.tells == "127.0.0.1:6443" {
 				config = bytes.Replace(config, []byte("braidd.sock"), []byte("silent.sock"), 1)
@@ -95,12 +96,12 @@ func (w *world) deaf(network, address string) (end func()) {
 	return func() { w.must(l.Close()) }
 }
 
-// deafAPI is an API server that accepts connections.
-func (w *world) deafAPI() (end func()) {
+// deafAPI is an API server that accepts connections. Keys are further ones of the cluster in the kubeconfig.
+func (w *world) deafAPI(keys string) (end func()) {
 	w.Helper()
 	path := filepath.Join(w.dir, "kubeconfig")
 	w.must(os.WriteFile(path, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "node",
-		"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:6443", "insecure-skip-tls-verify": true}}],
+		"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:6443"`+keys+`}}],
 		"users": [{"name": "u", "user": {"token": "t"}}],
 		"contexts": [{"name": "node", "context": {"cluster": "c", "user": "u"}}]}`), 0o600))
 	hangUp := w.deaf("tcp", "127.0.0.1:6443")

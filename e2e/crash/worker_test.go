@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/e2e/crash/tracer"
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // A tracedWorker does the calls of plugin processes. The calls that it makes itself are counted from when it is armed.
@@ -35,9 +36,10 @@ type tracedWorker struct {
 // from 1.
 func (w *world) traceWorker(at func(n int) tracer.Action) *tracedWorker {
 	w.Helper()
+	w.plugin = "braid-shim"
 	k := &tracedWorker{world: w, done: make(chan struct{})}
 	started := make(chan int, 1)
-	socket := worker.SocketOf(filepath.Join(w.dir, "braidd.sock"))
+	socket := protocol.SocketOf(filepath.Join(w.dir, "braidd.sock"))
 	go w.node.Do(w, func() {
 		defer close(k.done)
 		r, err := tracer.Run(&tracer.Command{
@@ -63,7 +65,7 @@ func (w *world) traceWorker(at func(n int) tracer.Action) *tracedWorker {
 	})
 	k.pid = <-started
 	w.eventually("the worker listens", func() string {
-		if err := worker.Ping(socket); err != nil {
+		if err := (&client.Client{Socket: socket}).Ping(); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -322,17 +324,22 @@ func TestForeignPluginForWorker(t *testing.T) {
 func (p *pod) start(verb string, config []byte) (caller *exec.Cmd, stdout *bytes.Buffer) {
 	p.Helper()
 	stdout = new(bytes.Buffer)
-	caller = exec.Command(filepath.Join(binaries(), "braid"))
+	caller = exec.Command(filepath.Join(binaries(), p.plugin))
 	caller.Env, caller.Stdin, caller.Stdout = p.env(verb, p.ns.Path()), bytes.NewReader(config), stdout
 	p.must(caller.Start())
 	return caller, stdout
 }
 
-// bothWays runs a test where plugin processes do their calls themselves, and where a worker does them.
+// bothWays runs a test where plugin processes do their calls themselves, and where a worker does them; and where there is none,
+// though the plugin process asks for it.
 func bothWays(t *testing.T, do func(*testing.T, *world)) {
 	for name, prepare := range map[string]func(*world) (stop func()){
 		"plugin process": func(*world) func() { return func() {} },
 		"worker":         (*world).worker,
+		"no worker": func(w *world) func() {
+			w.plugin = "braid-shim"
+			return func() {}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -347,12 +354,13 @@ func bothWays(t *testing.T, do func(*testing.T, *world)) {
 // worker starts a worker that nobody traces.
 func (w *world) worker() (stop func()) {
 	w.Helper()
-	socket := worker.SocketOf(filepath.Join(w.dir, "braidd.sock"))
+	w.plugin = "braid-shim"
+	socket := protocol.SocketOf(filepath.Join(w.dir, "braidd.sock"))
 	cmd := exec.Command(filepath.Join(binaries(), "braid"), "worker", socket)
 	stop = w.start(cmd)
 	w.workerProcess = cmd.Process
 	w.eventually("the worker listens", func() string {
-		if err := worker.Ping(socket); err != nil {
+		if err := (&client.Client{Socket: socket}).Ping(); err != nil {
 			return err.Error()
 		}
 		return ""

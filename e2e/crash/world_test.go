@@ -63,6 +63,7 @@ type world struct {
 	server      *os.Process // the DHCP server
 	leaseKeeper *os.Process
 
+	plugin        string // what the runtime calls: braid, or braid-shim where there is, or was, a worker
 	workerProcess *os.Process
 
 	witness  *pod  // lives from the begin to the end, and is to lose nothing
@@ -74,7 +75,7 @@ type world struct {
 
 // within makes a world, runs do on a thread of its node, and looks whether anything is left of it in the end.
 func within(t testing.TB, do func(*world)) {
-	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir(), bin: binaries()}
+	w := &world{TB: t, node: nettest.NewNS(t), dir: t.TempDir(), bin: binaries(), plugin: "braid"}
 	w.nic = nettest.Parent(t, w.node)
 	w.plugIn()
 	w.leases = filepath.Join(w.dir, "dnsmasq.leases")
@@ -132,7 +133,7 @@ func (w *world) manifests() {
 
 // config is the entry configuration.
 func (w *world) config(more string) []byte {
-	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + w.bin + `",
+	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "` + w.plugin + `", "cniDir": "$DIR/braid", "binDir": "` + w.bin + `",
 		"kubeconfig": "$DIR/kubeconfig", "daemonSocket": "$DIR/braidd.sock", "delegates": [` + clusterNetwork + `],
 		"deadlines": {"add": "10s", "del": "10s", "gc": "10s", "resolve": "4s", "plugin": "` + pluginTime.String() + `"}, "policy": [{"namespaces": ["blue"], "paths": ["$DIR"], "keys": ["hostAccess"]}]` + more + `}`))
 }
@@ -302,7 +303,7 @@ func (p *pod) env(command, netns string) []string {
 func (w *world) call(env []string, config []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(binaries(), "braid"))
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries(), w.plugin))
 	cmd.Env, cmd.Stdin = env, bytes.NewReader(config)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -67,7 +67,7 @@ type call struct {
 func (w *world) start(env []string, config io.Reader) *call {
 	w.calls.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	c := &call{cmd: exec.CommandContext(ctx, binary("braid")), cancel: cancel}
+	c := &call{cmd: exec.CommandContext(ctx, binary(w.plugin)), cancel: cancel}
 	c.cmd.Env, c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = env, config, &c.stdout, &c.stderr
 	c.err = c.cmd.Start()
 	return c

@@ -31,6 +31,6 @@ func binary(name string) string { return filepath.Join(nettest.Binaries(), name)
 
 func TestMain(m *testing.M) {
 	os.Exit(nettest.MainWithBinaries(m, func(bin string) error {
-		return nettest.GoBuild(bin, "../../cmd/braid", "../../cmd/braidd")
+		return nettest.GoBuild(bin, "../../cmd/braid", "../../cmd/braid-shim", "../../cmd/braidd")
 	}))
 }

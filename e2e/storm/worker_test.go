@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
+	"github.com/braid-cni/braid/worker/protocol"
 )
 
 // bothWays are a world in which plugin processes do their calls themselves, and one in which a worker does.
@@ -25,7 +26,8 @@ var bothWays = []struct {
 // withWorker has a worker do the calls of plugin processes, and another one when that was killed.
 func withWorker(w *world) {
 	withDaemon(w)
-	socket := worker.SocketOf(filepath.Join(w.dir, "braidd.sock"))
+	w.plugin = "braid-shim"
+	socket := protocol.SocketOf(filepath.Join(w.dir, "braidd.sock"))
 	var mu sync.Mutex
 	var running *exec.Cmd
 	ending := false
@@ -69,7 +71,7 @@ func withWorker(w *world) {
 		<-ended
 	})
 	if complaint := wait(func() string {
-		if err := worker.Ping(socket); err != nil {
+		if err := (&client.Client{Socket: socket}).Ping(); err != nil {
 			return err.Error()
 		}
 		return ""

@@ -53,6 +53,7 @@ type world struct {
 	keys     string   // of the entry configuration: who answers for the API server
 	kept     []string // folders of others, besides those of addresses and of the plugin
 
+	plugin     string       // what the runtime calls: braid, or braid-shim where there is a worker
 	killWorker func()       // which another one follows; nil if there is no worker
 	byWorker   atomic.Int64 // calls that a worker has done
 
@@ -65,7 +66,7 @@ type world struct {
 func newWorld(t testing.TB, options ...option) *world {
 	t.Helper()
 	nettest.LeakCheck(t)
-	w := &world{TB: t, node: nettest.Node(t), dir: t.TempDir(), networks: "storage, lan", ranges: map[string]string{
+	w := &world{TB: t, node: nettest.Node(t), dir: t.TempDir(), plugin: "braid", networks: "storage, lan", ranges: map[string]string{
 		"$CLUSTER": `[[{"subnet": "10.244.0.0/16"}], [{"subnet": "fd00:244::/64"}]]`,
 		"$STORAGE": `[[{"subnet": "10.10.0.0/16"}]]`,
 		"$LAN":     `[[{"subnet": "10.30.0.0/16"}]]`,
@@ -120,7 +121,7 @@ func (w *world) manifests() {
 
 // config is the entry configuration. It has the deadlines that a configuration has which names none.
 func (w *world) config(more string) []byte {
-	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "braid", "cniDir": "$DIR/braid", "binDir": "` + filepath.Dir(binary("")) +
+	return []byte(w.expand(`{"cniVersion": "1.1.0", "name": "pods", "type": "` + w.plugin + `", "cniDir": "$DIR/braid", "binDir": "` + filepath.Dir(binary("")) +
 		`", "delegates": [` + clusterNetwork + `], "policy": [{"namespaces": ["blue"], "paths": ["$DIR"]}]` + w.keys + more + `}`))
 }
 

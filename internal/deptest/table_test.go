@@ -12,7 +12,7 @@ var layers = []layer{
 	}},
 	{"parts", []string{
 		"chain", "journal", "resolve/...", "confdir", "ipam", "ipam/dhcp/...", "netdev/...", "nft",
-		"worker", // it serves any cni.Plugin, and knows none: the program puts the delegator in
+		"worker/...", // it serves any cni.Plugin, and knows none: the program puts the delegator in
 	}},
 	{"vocabulary", []string{"conf", "cni"}},
 	{"internal", []string{"internal/..."}},
@@ -38,6 +38,7 @@ var sideways = []struct{ from, to, why string }{
 	{"netdev/stacked", "ipam", "what macvlan and ipvlan have in common ends with their addresses"},
 	{"nft", "netdev", "rules are written in a namespace that netdev has opened"},
 	{"resolve/...", "resolve/...", "the question and what carries it"},
+	{"worker/...", "worker/protocol", "what both ends say"},
 	{"internal/...", "internal/...", "no layers within"},
 }
 
@@ -104,10 +105,12 @@ var linkedByBraid = []struct{ imports, why string }{
 	{"github.com/mdlayher/packet", "DHCP on an interface without an address"},
 	{"github.com/vishvananda/netlink/...", "links, addresses and routes"},
 	{"github.com/vishvananda/netns", "handles of namespaces"},
+	{"go.yaml.in/yaml/v2", "a kubeconfig, when no daemon answers"},
 	{"golang.org/x/net/bpf", "DHCP answers only, of all that the interface receives"},
 	{"golang.org/x/net/ipv6", "router advertisements"},
 	{"golang.org/x/sync/errgroup", "attachments that go together"},
 	{"golang.org/x/sys/unix", "locks and namespaces"},
+	{"google.golang.org/protobuf/encoding/protowire", "what the kubelet answers about devices, when no daemon does"},
 }
 
 // ofDaemonInBraid are the packages of the daemon that cmd/braid may link.
@@ -115,18 +118,33 @@ var ofDaemonInBraid = []struct{ imports, why string }{
 	{"node/server", "a worker, which is cmd/braid, listens as the daemon does: for root, bounded, one after the other"},
 }
 
-// notInResolve are packages that cmd/braid-resolve, which an ADD without the daemon starts anew, and the packages of Braid
-// below it may not import.
-var notInResolve = []struct{ imports, why string }{
-	{"k8s.io/...", "to start with them takes as long as all that it asks"},
-	{"github.com/k8snetworkplumbingwg/...", "they bring k8s.io"},
-	{"github.com/spf13/...", "two flags do not need them"},
+// linkedByShim is all that cmd/braid-shim and the packages of Braid below it may import: a runtime executes it for each call, and it
+// does little more than to start.
+var linkedByShim = []struct{ imports, why string }{
+	{"bytes", usual}, {"cmp", usual}, {"context", usual}, {"errors", usual}, {"fmt", usual}, {"io", usual}, {"os", usual}, {"path/filepath", usual},
+	{"runtime", usual}, {"slices", usual}, {"strconv", usual}, {"strings", usual}, {"sync", usual}, {"syscall", usual}, {"time", usual}, {"unicode", usual},
+	{"encoding/binary", "messages"},
+	{"math/rand/v2", "names of calls"},
+	{"os/exec", "plugins of others"},
+	{"os/signal", "which end while they run"},
+	{"golang.org/x/sys/unix", "the socket, without package net"},
 }
 
-// notInBraid are packages of the standard library that would be in the way too.
+const usual = "os/exec links it, or it is as small"
+
+// notInBraid are packages of the standard library that cmd/braid may not link: it is a client of the API server and of the
+// kubelet, where no daemon answers, and serves nobody by HTTP.
 var notInBraid = []struct{ imports, why string }{
-	{"net/http/...", "a megabyte and TLS for a program that speaks to one unix socket"},
+	{"net/http/...", "but for the client of kube/api and kube/devices (httpInBraid)"},
 	{"crypto/tls", "as net/http"},
-	{"net/rpc/...", "it brings net/http"},
-	{"expvar", "it brings net/http"},
+	{"net/rpc/...", "it serves by HTTP"},
+	{"expvar", "it serves by HTTP"},
+}
+
+// httpInBraid are the packages below cmd/braid that may import the client, and what of it. An ADD that the daemon answers, DEL,
+// CHECK and GC run nothing of it.
+var httpInBraid = []struct{ by, imports, why string }{
+	{"kube/api", "net/http", "the API server, when no daemon answers"},
+	{"kube/api", "crypto/tls", "the session with it, which is kept"},
+	{"kube/devices", "net/http", "the kubelet's gRPC is HTTP/2"},
 }

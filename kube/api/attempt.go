@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -44,13 +45,14 @@ func (e lateError) Error() string { return e.err.Error() }
 func (e lateError) Unwrap() error { return e.err }
 
 // attempt tries a request until it succeeds, trying again is of no use, or ctx ends. Its errors are of type
-// *resolve.Error; when ctx ends, that of the last complete try, which says more than that time is over.
-func (r *Resolver) attempt(ctx context.Context, o operation, request func(context.Context) error) error {
+// *resolve.Error; when ctx ends, that of the last complete try, which says more than that time is over. A panic is one too.
+func (r *Resolver) attempt(ctx context.Context, o operation, request func(context.Context) error) (err error) {
+	defer lookup.Recovered(&err)
 	next, start := firstPause, time.Now()
 	var last *resolve.Error
 	for {
 		tryCtx, cancel := context.WithTimeout(ctx, tryTime)
-		err := request(tryCtx)
+		err = request(tryCtx)
 		cancel()
 		if err == nil {
 			return nil

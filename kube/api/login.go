@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,9 +25,9 @@ const DialTime = 3 * time.Second
 
 // Login reads a kubeconfig that names a server with its authority, and a token or a client certificate, each in a file or
 // in the kubeconfig itself. A file with a token is read anew for each request. With anything else in the kubeconfig, be it
-// wrong, the error is ErrNotPlain. No request is sent.
+// wrong, and with files that are no regular ones, the error is ErrNotPlain. No request is sent.
 func Login(kubeconfig string) (*Server, error) {
-	content, err := os.ReadFile(kubeconfig)
+	content, err := readRegular(kubeconfig)
 	if err != nil {
 		return nil, notPlain(err)
 	}
@@ -63,13 +64,20 @@ func Login(kubeconfig string) (*Server, error) {
 		}
 		trust.Certificates = []tls.Certificate{pair}
 	}
+	if user.TokenFile != "" {
+		if err := regular(files.path(user.TokenFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may come yet
+			return nil, notPlain(err)
+		}
+	}
+	dials := &connections{Dialer: net.Dialer{Timeout: DialTime}}
 	var through http.RoundTripper = &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: DialTime}).DialContext,
-		TLSClientConfig:     trust,
-		TLSHandshakeTimeout: tryTime,
-		ForceAttemptHTTP2:   true,
-		MaxConnsPerHost:     1, // for HTTP/2; several that are asked for at once would each be one more handshake
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dials.DialContext,
+		TLSClientConfig:        trust,
+		TLSHandshakeTimeout:    tryTime,
+		ForceAttemptHTTP2:      true,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxConnsPerHost:        1, // for HTTP/2; several that are asked for at once would each be one more handshake
 	}
 	switch {
 	case user.TokenFile != "":
@@ -79,7 +87,7 @@ func Login(kubeconfig string) (*Server, error) {
 	}
 	return &Server{
 		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
-		trust: trust, authority: authority,
+		trust: trust, authority: authority, connections: dials,
 	}, nil
 }
 
@@ -172,5 +180,21 @@ func (f folder) read(name, encoded string) ([]byte, error) {
 	if name == "" {
 		return base64.StdEncoding.DecodeString(encoded)
 	}
-	return os.ReadFile(f.path(name))
+	return readRegular(f.path(name))
+}
+
+// readRegular reads a file that is one: nobody has to wait for who writes to a pipe.
+func readRegular(path string) ([]byte, error) {
+	if err := regular(path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+func regular(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	return err
 }

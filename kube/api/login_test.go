@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,6 +73,9 @@ func TestLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const plain = `apiVersion: v1
 kind: Config
 preferences: {}
@@ -106,6 +110,7 @@ users: [{name: a, user: {tokenFile: token}}, {name: b, user: {token: wrong}}]
 		{"password", "tokenFile: token", "username: a, password: b", ""},
 		{"impersonation", "tokenFile: token", "tokenFile: token, as: admin", ""},
 		{"program", "tokenFile: token", "exec: {command: x, apiVersion: client.authentication.k8s.io/v1}", ""},
+		{"pipe", "tokenFile: token", "tokenFile: pipe", ""},
 		{"certificate without a key", "tokenFile: token", "client-certificate: ca.crt", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/braid-cni/braid/internal/buildinfo"
@@ -32,6 +33,9 @@ const (
 // maxAnswer is in bytes; an object of an API server has some three million at most.
 const maxAnswer = 16 << 20
 
+// maxHeader is in bytes, of which that of an answer has some hundred.
+const maxHeader = 256 << 10
+
 // A Server is an API server and how it is reached.
 type Server struct {
 	URL  *url.URL
@@ -41,8 +45,32 @@ type Server struct {
 	Rereads     bool   // the credentials may be others in a moment
 
 	// What Login has found.
-	trust     *tls.Config
-	authority []byte // certificates; nil for those of the system
+	trust       *tls.Config
+	authority   []byte // certificates; nil for those of the system
+	connections *connections
+
+	left *atomic.Int64 // bytes of answers; nil is no limit
+}
+
+// LimitAnswers limits the bytes that all answers of the server may have together, apart from the limit for each. It is for
+// a process that has to be done with them soon, and to be called before the first request.
+func (s *Server) LimitAnswers(most int64) {
+	s.left = new(atomic.Int64)
+	s.left.Store(most)
+}
+
+// A limited reader reads what all are still allowed.
+type limited struct {
+	io.Reader
+	left *atomic.Int64
+}
+
+func (l limited) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if l.left.Add(-int64(n)) < 0 {
+		return 0, invalid("the answers of the API server are too large, all together")
+	}
+	return n, err
 }
 
 // A request is sent to an API server.
@@ -95,7 +123,11 @@ func (s *Server) do(ctx context.Context, r *request, into any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer := io.LimitReader(resp.Body, maxAnswer)
+	if s.left != nil {
+		answer = limited{answer, s.left}
+	}
+	body, err := io.ReadAll(answer)
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}

@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -22,6 +23,7 @@ type Fault struct {
 	Code       int           // HTTP status of the answer; 0 is the right answer (after a Delay)
 	Message    string        // a metav1.Status with this message; empty means plain text
 	RetryAfter string        // value of the header
+	Body       string        // of the answer, in the place of Message
 }
 
 // Break makes the server fail.
@@ -83,7 +85,10 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request) bool {
 	if f.RetryAfter != "" {
 		w.Header().Set("Retry-After", f.RetryAfter)
 	}
-	if f.Message == "" {
+	if f.Body != "" {
+		w.WriteHeader(f.Code)
+		_, _ = io.WriteString(w, f.Body)
+	} else if f.Message == "" {
 		http.Error(w, http.StatusText(f.Code), f.Code)
 	} else {
 		writeJSON(w, f.Code, metav1.Status{

@@ -39,7 +39,7 @@ type Cache interface {
 // as far as the runtime has handed that over, is got at the same time as the pod. It also tells where the pod was found. A
 // panic of the source is an error as any other: what it reads is of tenants, and others are served.
 func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answer, origin Origin, err error) {
-	defer recovered(&err)
+	defer Recovered(&err)
 	networks := newSearch(ctx, src)
 	defer networks.stop()
 	networks.ask(named(q, q.Annotations))
@@ -61,9 +61,10 @@ func Resolve(ctx context.Context, src Source, q *resolve.Query) (_ *resolve.Answ
 	return answer, origin, nil
 }
 
-func recovered(err *error) {
+// Recovered is deferred where a panic is to be an error, as any other: what is read is of tenants.
+func Recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic of braidd: %v\n%s", p, debug.Stack())}
+		*err = &resolve.Error{Reason: resolve.Unavailable, Message: fmt.Sprintf("panic: %v\n%s", p, debug.Stack())}
 	}
 }
 

@@ -13,7 +13,7 @@ const atOnce = 16
 type search struct {
 	src   Source
 	ctx   context.Context
-	stop  context.CancelFunc // ends what is still being asked
+	end   context.CancelFunc
 	slots chan struct{}
 	asked map[resolve.NetworkName]*finding
 }
@@ -27,8 +27,16 @@ type finding struct {
 
 func newSearch(ctx context.Context, src Source) *search {
 	s := &search{src: src, slots: make(chan struct{}, atOnce), asked: make(map[resolve.NetworkName]*finding)}
-	s.ctx, s.stop = context.WithCancel(ctx)
+	s.ctx, s.end = context.WithCancel(ctx)
 	return s
+}
+
+// stop ends what is still being asked, and waits for its end: whoever asks is about to close the connection.
+func (s *search) stop() {
+	s.end()
+	for _, f := range s.asked {
+		<-f.done
+	}
 }
 
 // ask begins to ask for networks, and waits for nothing. For what a cache knows it is not worth while to do that at the same
@@ -54,7 +62,7 @@ func (s *search) ask(names []resolve.NetworkName) {
 
 func (s *search) find(name resolve.NetworkName, f *finding) {
 	defer close(f.done)
-	defer recovered(&f.err)
+	defer Recovered(&f.err)
 	s.slots <- struct{}{}
 	defer func() { <-s.slots }()
 	f.network, f.err = s.src.Network(s.ctx, name)

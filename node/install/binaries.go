@@ -12,8 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binaries are what the image has.
-var binaries = []string{"braid", "braidd", "braid-resolve"}
+// binaries are what the image has, in the order in which they come: the shim is of no use without what it falls back on. The worker
+// does calls only if it runs the braid that lies there, and braid does them else, so that calls go on meanwhile.
+var binaries = []string{"braid", "braidd", "braid-shim"}
+
+// formerBinaries are what the images of earlier versions had besides.
+var formerBinaries = []string{"braid-resolve"}
 
 // putBinaries puts the binaries in the folder of the plugins, and the names of own plugins beside them.
 func (s *state) putBinaries(log *slog.Logger) error {
@@ -27,7 +31,7 @@ func (s *state) putBinaries(log *slog.Logger) error {
 			return err
 		}
 	}
-	return s.removeOldLinks()
+	return s.removeOld()
 }
 
 func (s *state) putBinary(name string) error {
@@ -84,12 +88,12 @@ func (s *state) putLink(name string, log *slog.Logger) error {
 	return s.put(path, linkTo("braid"), func() error { return placeLink(path, "braid") })
 }
 
-// removeOldLinks takes back names that an earlier install gave and that are not wanted any more.
-func (s *state) removeOldLinks() error {
-	links := s.Options.links()
+// removeOld takes back binaries and names that an earlier install gave and that are not wanted any more.
+func (s *state) removeOld() error {
+	links, known := s.Options.links(), slices.Concat(ownPlugins, formerBinaries)
 	for _, f := range slices.Clone(s.Files) {
 		name := filepath.Base(f.Path)
-		if filepath.Dir(f.Path) != s.Options.BinDir || !slices.Contains(ownPlugins, name) || slices.Contains(links, name) {
+		if filepath.Dir(f.Path) != s.Options.BinDir || !slices.Contains(known, name) || slices.Contains(links, name) {
 			continue
 		}
 		if err := s.takeAway(f); err != nil {

@@ -40,7 +40,7 @@ var capabilities = map[string]bool{
 // compose returns the configuration of Braid, valid by the plugin's own rules and by those of a runtime.
 func (s *state) compose() ([]byte, error) {
 	plugin := map[string]any{
-		"type":           ownType,
+		"type":           s.Options.pluginType(),
 		"capabilities":   capabilities,
 		"kubeconfig":     s.Options.kubeconfig(),
 		"clusterNetwork": s.Primary,
@@ -81,7 +81,7 @@ func validate(b []byte) error {
 		return err
 	}
 	for _, p := range n.Plugins {
-		if p.Type != ownType {
+		if !conf.IsOwnType(p.Type) {
 			continue
 		}
 		injected, err := conf.With(p.Bytes, map[string]any{"name": n.Name, "cniVersion": n.CNIVersion})

@@ -56,7 +56,7 @@ func TestInstallOnEmptyNode(t *testing.T) {
 		t.Errorf("loopback: found link to %q, %v, want braid", target, err)
 	}
 	for name, mode := range map[string]os.FileMode{
-		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, "opt/cni/bin/braid-resolve": 0o755, ours: 0o644,
+		"opt/cni/bin/braid": 0o755, "opt/cni/bin/braidd": 0o755, "opt/cni/bin/braid-shim": 0o755, ours: 0o644,
 		"etc/cni/net.d/braid.d/kubeconfig": 0o600, "etc/cni/net.d/braid.d/token": 0o600,
 	} {
 		if info, err := os.Stat(n.path(name)); err != nil || info.Mode() != mode {
@@ -67,6 +67,40 @@ func TestInstallOnEmptyNode(t *testing.T) {
 	n.install()
 	if diff := cmp.Diff(before, n.tree()); diff != "" {
 		t.Errorf("a second install has changed something (-before +after):\n%s", diff)
+	}
+}
+
+// A node of a version that had no shim gets it before the configuration names it. Until it is installed anew, the guard leaves the
+// configuration as that version wrote it.
+func TestUpgradeToShim(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.Worker = false
+	n.install()
+	n.remove("opt/cni/bin/braid-shim")
+	s := n.state()
+	s.forget(s.find(n.path("opt/cni/bin/braid-shim")))
+	must(t, s.save())
+	old := n.read(ours)
+	content, err := n.state().compose()
+	must(t, err)
+	if string(content) != old || !strings.Contains(old, `"type": "braid"`) {
+		t.Errorf("found %s, want the configuration as it was: %s", content, old)
+	}
+
+	n.Worker = true
+	n.remove("image/braid-shim")
+	if err := n.try(); err == nil || !strings.Contains(err.Error(), "braid-shim does not exist") || n.read(ours) != old {
+		t.Errorf("without a shim: %v, %s", err, n.read(ours))
+	}
+	n.write("image/braid-shim", "the shim", 0o755)
+	n.install()
+	if list, _ := n.config(); list.Plugins[0].Network.Type != "braid-shim" || n.read("opt/cni/bin/braid-shim") != "the shim" {
+		t.Errorf("found type %q", list.Plugins[0].Network.Type)
+	}
+	must(t, n.uninstall(false))
+	if exists(n.path("opt/cni/bin/braid-shim")) {
+		t.Error("the shim is still there")
 	}
 }
 
@@ -105,6 +139,7 @@ func TestPrimary(t *testing.T) {
 		{name: "multus", confs: map[string]string{"00-multus.conf": multus, "10-calico.conflist": calico}, want: "10-calico.conflist", network: "k8s-pod-network"},
 		{name: "multus only", confs: map[string]string{"00-multus.conf": multus}, network: "cluster"},
 		{name: "itself", confs: map[string]string{"10-braid.conf": `{"name": "b", "type": "braid", "clusterNetwork": "x"}`}, network: "cluster"},
+		{name: "itself, by its shim", confs: map[string]string{"10-braid.conf": `{"name": "b", "type": "braid-shim", "clusterNetwork": "x"}`}, network: "cluster"},
 		{name: "not a configuration", confs: map[string]string{"10-calico.conflist.bak": calico, "cni.yaml": "a: b"}, network: "cluster"},
 		{name: "bridge wanted", confs: map[string]string{"10-calico.conflist": calico}, clusterNetwork: Bridge, network: "cluster"},
 		{name: "path", confs: map[string]string{"10-calico.conflist": calico, "05-cilium.conflist": cilium}, clusterNetwork: "etc/cni/net.d/10-calico.conflist", want: "10-calico.conflist", network: "k8s-pod-network"},
@@ -333,6 +368,29 @@ func TestReplaceRunningBinary(t *testing.T) {
 	}
 	if err := running.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the old one does not run any more: %v", err)
+	}
+}
+
+// Binaries that this version does not have any more go with the upgrade, unless they are somebody else's by now.
+func TestFormerBinaries(t *testing.T) {
+	t.Parallel()
+	for _, others := range []bool{false, true} {
+		n := newNode(t)
+		n.install()
+		path, s := n.path("opt/cni/bin/braid-resolve"), n.state()
+		n.write("image/braid-resolve", "earlier", 0o755)
+		must(t, s.putBinary("braid-resolve"))
+		must(t, s.save())
+		if others {
+			n.write("opt/cni/bin/braid-resolve", "of others", 0o755)
+		}
+		n.install()
+		if exists(path) != others {
+			t.Errorf("others have replaced the binary %t: it is there %t", others, exists(path))
+		}
+		if f := n.state().find(path); f != nil {
+			t.Errorf("found %+v in the state", f)
+		}
 	}
 }
 

@@ -98,8 +98,14 @@ func (n *testNode) checkWhole() {
 	names, err := confFiles(n.ConfDir)
 	must(n.T, err)
 	for _, name := range names {
-		if err := validate([]byte(n.read("etc/cni/net.d/" + name))); err != nil {
+		text := n.read("etc/cni/net.d/" + name)
+		if err := validate([]byte(text)); err != nil {
 			n.Errorf("%s: %v", name, err)
+		}
+		for _, needed := range []string{"braid", "braid-shim"} {
+			if strings.Contains(text, `"braid-shim"`) && !exists(n.path("opt/cni/bin/"+needed)) {
+				n.Errorf("%s is there, and %s is not", name, needed)
+			}
 		}
 	}
 	if b, err := os.ReadFile(statePath(n.CNIDir)); err == nil && !json.Valid(b) {

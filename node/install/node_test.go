@@ -46,7 +46,7 @@ func newNode(t *testing.T) *testNode {
 	n := nodeAt(t, t.TempDir())
 	n.write("image/braid", "first braid", 0o755)
 	n.write("image/braidd", "first braidd", 0o755)
-	n.write("image/braid-resolve", "first braid-resolve", 0o755)
+	n.write("image/braid-shim", "first braid-shim", 0o755)
 	n.write("serviceaccount/token", "first", 0o600)
 	n.write("serviceaccount/ca.crt", "authority", 0o600)
 	return n
@@ -61,6 +61,7 @@ func nodeAt(t *testing.T, root string) *testNode {
 		NetworksDir:    filepath.Join(root, "etc/cni/braid/net.d"),
 		CNIDir:         filepath.Join(root, "var/lib/cni/braid"),
 		Plugins:        []string{"loopback"},
+		Worker:         true,
 		ClusterNetwork: Auto,
 		APIServer:      "https://10.96.0.1:443",
 		Credentials:    filepath.Join(root, "serviceaccount"),

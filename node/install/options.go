@@ -42,6 +42,7 @@ type Options struct {
 	CNIDir      string   `json:"cniDir"`      // the plugin's cniDir
 	Plugins     []string `json:"plugins"`     // own plugins that get a name of their own in BinDir unless the name is taken
 	Overwrite   bool     `json:"overwrite"`   // names that are taken, too; what was there is kept for Uninstall
+	Worker      bool     `json:"worker"`      // the daemon has a worker, to which the runtime's calls are handed over
 
 	ClusterNetwork string          `json:"clusterNetwork"`   // Auto, Bridge, or the path of a configuration
 	PrimaryWait    time.Duration   `json:"primaryWait"`      // how long the first install waits for another CNI, with Auto
@@ -134,6 +135,14 @@ func (o *Options) links() []string {
 
 // kubeconfigDir is beside the configurations, in a folder that runtimes do not look into.
 func (o *Options) kubeconfigDir() string { return filepath.Join(o.ConfDir, "braid.d") }
+
+// pluginType is the type of the configuration: what the runtime executes.
+func (o *Options) pluginType() string {
+	if o.Worker {
+		return conf.ShimType
+	}
+	return conf.OwnType
+}
 
 // dirs are all folders that files are put in.
 func (o *Options) dirs() []string {

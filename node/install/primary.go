@@ -13,9 +13,6 @@ import (
 	"github.com/braid-cni/braid/confdir"
 )
 
-// ownType is the type of the plugin.
-const ownType = "braid"
-
 // errNotPrimary says why a configuration is not one of a cluster's network.
 var errNotPrimary = errors.New("no network of a cluster")
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/node/hostexec"
-	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
 )
 
 // A Process is the worker of a daemon.
@@ -82,7 +82,7 @@ func (p *Process) watch(ctx context.Context, process *os.Process) {
 			return
 		case <-time.After(cmp.Or(p.PingInterval, 10*time.Second)):
 		}
-		if err := worker.Ping(filepath.Join(p.Root, p.Socket)); err == nil {
+		if err := (&client.Client{Socket: filepath.Join(p.Root, p.Socket)}).Ping(); err == nil {
 			heard, unheard = true, 0
 		} else if heard {
 			unheard++

@@ -23,6 +23,7 @@ import (
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/node/workerproc"
 	"github.com/braid-cni/braid/worker"
+	"github.com/braid-cni/braid/worker/client"
 )
 
 // The test binary is the plugin binary too, which does as a file says, and a daemon that can be killed. They have a folder.
@@ -201,7 +202,7 @@ func (w *world) serving(n int) (pid int) {
 	if _, err := fmt.Sscan(lines[len(lines)-1], &pid); err != nil {
 		w.t.Fatal(err)
 	}
-	w.eventually("it answers", func() bool { return worker.Ping(w.Socket) == nil })
+	w.eventually("it answers", func() bool { return (&client.Client{Socket: w.Socket}).Ping() == nil })
 	return pid
 }
 
@@ -314,7 +315,7 @@ func TestReplacedBinary(t *testing.T) {
 	stop := w.run()
 	first := w.serving(1)
 	w.install()
-	_ = worker.Ping(w.Socket) // as any call of the new binary is
+	_ = (&client.Client{Socket: w.Socket}).Ping() // as any call of the new binary is
 	second := w.serving(2)
 	if second == first || !isGone(first) {
 		t.Errorf("processes %d and %d", first, second)

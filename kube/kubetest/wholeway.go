@@ -9,10 +9,10 @@ import (
 	"github.com/braid-cni/braid/resolve"
 )
 
-// WholeWay has a child process of a plugin resolve a pod of the server, and report on it, and looks at what has arrived.
-func (s *Server) WholeWay(ctx context.Context, t testing.TB, child *resolve.Child, namespace, name string) *resolve.Answer {
+// WholeWay has what a plugin asks resolve a pod of the server, and report on it, and looks at what has arrived.
+func (s *Server) WholeWay(ctx context.Context, t testing.TB, r resolve.Resolver, namespace, name string) *resolve.Answer {
 	t.Helper()
-	a, err := child.Resolve(ctx, &resolve.Query{Pod: resolve.Pod{Namespace: namespace, Name: name}})
+	a, err := r.Resolve(ctx, &resolve.Query{Pod: resolve.Pod{Namespace: namespace, Name: name}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +20,7 @@ func (s *Server) WholeWay(ctx context.Context, t testing.TB, child *resolve.Chil
 		t.Errorf("found UID %q and networks %v, want %q and some", a.Pod.UID, a.Networks, want)
 	}
 	events := []resolve.Event{{Type: "Normal", Reason: "AddedInterface", Message: "Add eth0, net1"}}
-	if err := child.Report(ctx, &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: events}); err != nil {
+	if err := r.Report(ctx, &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: events}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff("[]", s.Status(namespace, name)); diff != "" {

@@ -1,45 +1,17 @@
-package worker
+package client
 
 import (
 	"context"
 	"os"
 	"os/signal"
-	"strconv"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/program"
+	"github.com/braid-cni/braid/worker/protocol"
 )
-
-// encodeExecution is what a worker asks for.
-func encodeExecution(ctx context.Context, e cni.Exec, command string, req *cni.Request) []string {
-	trace := ""
-	if t, ok := cni.TraceParentOf(ctx); ok {
-		trace = t.String()
-	}
-	return append([]string{
-		execute, e.Type, strconv.FormatInt(int64(e.Timeout), 10), command, req.ContainerID, req.Netns, req.IfName, req.Args,
-		string(req.Config), trace,
-	}, req.Path...)
-}
-
-func decodeExecution(m []string) (ctx context.Context, e cni.Exec, command string, req *cni.Request, err error) {
-	const fixed = 9
-	if len(m) < fixed {
-		return nil, e, "", nil, errMessage
-	}
-	timeout, err := strconv.ParseInt(m[1], 10, 64)
-	ctx = context.Background()
-	if t, ok := cni.ParseTraceParent(m[8]); ok {
-		ctx = cni.WithTraceParent(ctx, t)
-	}
-	at := cni.Attachment{ContainerID: m[3], Netns: m[4], IfName: m[5], Args: m[6]}
-	return ctx, cni.Exec{Type: m[0], Timeout: time.Duration(timeout)}, m[2],
-		&cni.Request{Attachment: at, Path: m[fixed:], Config: []byte(m[7])}, err
-}
 
 // An execution is the plugin of somebody else that a plugin process runs for the worker.
 //
@@ -57,7 +29,7 @@ type execution struct {
 
 // begin executes what a message asks for, and tells the worker what came of it.
 func (x *execution) begin(m []string) error {
-	ctx, e, command, req, err := decodeExecution(m)
+	p, err := protocol.DecodeProgram(m)
 	if err != nil {
 		return err
 	}
@@ -65,11 +37,9 @@ func (x *execution) begin(m []string) error {
 		x.heed()
 	}
 	x.kill()
-	ctx, x.cancel = context.WithCancel(ctx)
-	x.running.Go(func() {
-		stdout, err := e.Run(ctx, command, req)
-		_ = x.send(append([]string{executed, string(stdout)}, encodeError(err)...)...)
-	})
+	var ctx context.Context
+	ctx, x.cancel = context.WithCancel(context.Background())
+	x.running.Go(func() { _ = x.send(protocol.EncodeExecuted(program.Run(ctx, p))...) })
 	return nil
 }
 
@@ -78,7 +48,7 @@ func (x *execution) heed() {
 	ctx, unheed := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	forget := context.AfterFunc(ctx, func() {
 		unheed()
-		_ = x.send(stop)
+		_ = x.send(protocol.Stop)
 	})
 	x.signals, x.unheed = ctx, func() { forget(); unheed() }
 }
@@ -107,5 +77,5 @@ func (x *execution) end(done bool) {
 func (x *execution) send(texts ...string) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
-	return send(x.conn, texts...)
+	return protocol.Send(x.conn, texts...)
 }

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+)
+
+// become replaces this process by braid.
+func become(braid string, environ []string) {
+	err := unix.Exec(braid, []string{braid}, environ)
+	fail("execute "+braid, err, "braid-shim does nothing without it: run \"braidd install\", or put braid, of the same version, beside braid-shim")
+}
+
+// giveStdin makes what has been read standard input again.
+func giveStdin(stdin []byte) error {
+	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "stdin")
+	defer f.Close()
+	if _, err := f.WriteAt(stdin, 0); err != nil {
+		return err
+	}
+	return unix.Dup3(fd, 0, 0)
+}
+
+// fail answers as a CNI plugin that cannot work, and ends the process.
+//
+// "50: The plugin is not available (i.e. cannot service ADD requests)"
+func fail(what string, err error, remedy string) {
+	printAll(1, fmt.Sprintf("{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 50,\n    \"msg\": %s\n}\n", quote("cannot "+what+": "+err.Error()+"; "+remedy)))
+	os.Exit(1)
+}
+
+// quote makes a JSON string of text for people.
+func quote(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+}
