@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/braid-cni/braid/internal/roomy"
 )
 
 // An Asker is a [Resolver] that can do without a goroutine while the caller does something else than wait.
@@ -29,6 +31,7 @@ func inBackground(ctx context.Context, do func(context.Context) (*Answer, error)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		roomy.Stack()
 		found, err = do(ctx)
 	}()
 	answer = func(context.Context) (*Answer, error) {
