@@ -194,7 +194,7 @@ func TestNewLinkHere(t *testing.T) {
 	if _, err := p.NewLinkHere(veth); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("the name is taken: %v", err)
 	}
-	if b, err := p.socket.receive(); err != errLost {
+	if b, err := p.socket.receive(make([]byte, 4096)); err != errLost {
 		t.Errorf("there is more to receive: %x (%v)", b, err)
 	}
 	if _, err := peers.Link("far"); err != nil {

@@ -44,7 +44,7 @@ func inBackground(ctx context.Context, do func(context.Context) (*Answer, error)
 	}
 }
 
-// Ask implements [Asker]. If there is a daemon it has the question when Ask returns; if not, the child is started meanwhile.
+// Ask implements [Asker]. If there is a daemon it has the question when Ask returns; if not, the fallback is asked meanwhile.
 func (n *Node) Ask(ctx context.Context, q *Query) (answer func(context.Context) (*Answer, error), end func()) {
 	req := &request{Resolve: q}
 	daemon, err := n.send(ctx, req)
@@ -85,7 +85,7 @@ func (n *Node) receive(ctx context.Context, req *request) (*Answer, error) {
 	return resp.Answer, nil
 }
 
-// half leaves the child half of the time.
+// half leaves the fallback half of the time.
 func half(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -36,7 +36,7 @@ func (n *Node) Resolve(ctx context.Context, q *Query) (*Answer, error) {
 	return answer(ctx)
 }
 
-// orElse asks the child, unless the daemon has the last word.
+// orElse asks the fallback, unless the daemon has the last word.
 func (n *Node) orElse(ctx context.Context, q *Query, answer *Answer, err error) (*Answer, error) {
 	if err == nil || reasonIs(err, NotFound) {
 		return answer, err

@@ -54,7 +54,7 @@ func outside() (cleanup func(), err error) {
 	cleanup = func() { _ = os.RemoveAll(dir) }
 	cni := filepath.Join(dir, "cni")
 	if ready := os.Getenv(binEnv); ready != "" {
-		err = errors.Join(os.Mkdir(cni, 0o755), copyFile(ready, cni, "braid"), copyFile(ready, cni, "braidd"), copyFile(ready, cni), copyFile(ready, cni, "braid-shim"))
+		err = errors.Join(os.Mkdir(cni, 0o755), copyFile(ready, cni, "braid"), copyFile(ready, cni, "braidd"), copyFile(ready, cni, "braid-shim"))
 	} else {
 		err = command("go", "build", "-C", "../..", "-o", cni+"/", "./cmd/...")
 	}

@@ -49,7 +49,7 @@ func BenchmarkADD(b *testing.B) {
 			}
 			report := &resolve.Report{Pod: f.Pod, Record: &resolve.Record{ContainerID: strings.Repeat("0", 64), IfName: "eth0"}}
 			for b.Loop() {
-				node := &resolve.Node{Socket: s.Socket, Child: new(resolve.Child), Log: func(msg string, args ...any) { b.Fatal(msg, args) }}
+				node := &resolve.Node{Socket: s.Socket, Fallback: new(resolve.Child), Log: func(msg string, args ...any) { b.Fatal(msg, args) }}
 				_, err := node.Resolve(ctx, &resolve.Query{Pod: f.Pod, Journal: "/var/lib/braid/attachments"})
 				if err == nil {
 					err = node.Report(ctx, report)
