@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/internal/memo"
 )
 
 func policy(t *testing.T, rules string) conf.Policy {
@@ -131,6 +132,43 @@ func TestPolicyCheck(t *testing.T) {
 	wantError(t, c.CheckPolicy(conf.Use{Namespace: "team-a", Pod: "team-a", Default: true}, n, false), 7, "default network")
 	if err := c.CheckPolicy(conf.Use{Namespace: "other", Pod: "other", Default: true}, n, false); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPolicyIsNotMixedUp: what one configuration's rule says of a network is not taken for what another one says, whatever else decides.
+func TestPolicyIsNotMixedUp(t *testing.T) {
+	m := new(memo.Memory)
+	check := func(entry, rules, namespace, network string, bridges ...string) error {
+		t.Helper()
+		c, err := conf.ParseWith(m, []byte(`{"cniVersion":"1.1.0","name":"pods","type":"`+entry+`","clusterNetwork":"cluster","policy":`+rules+`}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := conf.ParseNetworkWith(m, network, "net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.CheckPolicy(conf.Use{Namespace: namespace, Pod: "p", Bridges: bridges}, n, false)
+	}
+	const (
+		both   = `[{"namespaces":["a"],"types":["bridge","primary"]},{"namespaces":["b"],"types":["macvlan"]}]`
+		other  = `[{"namespaces":["a"],"types":["macvlan"]}]`
+		bridge = `{"cniVersion":"1.0.0","type":"bridge","bridge":"br1"}`
+		nested = `{"cniVersion":"1.0.0","type":"flannel","delegate":{"type":"primary"}}`
+	)
+	for range 3 {
+		for _, err := range []error{
+			check("braid", both, "a", bridge), check("braid", both, "a", bridge, "br0"), check("braid", `[]`, "a", nested),
+		} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		wantError(t, check("braid", both, "b", bridge), 7, `type: found "bridge"`)
+		wantError(t, check("braid", other, "a", bridge), 7, `type: found "bridge"`)
+		wantError(t, check("braid", both, "a", bridge, "br1"), 7, `bridge: found "br1"`)
+		wantError(t, check("braid", both, "a", bridge, "br0", "br1"), 7, `bridge: found "br1"`)
+		wantError(t, check("primary", `[]`, "a", nested), 7, `delegate.type: found "primary"`)
 	}
 }
 

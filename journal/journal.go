@@ -8,8 +8,8 @@
 //
 // On disk a record is DIR/<container id>:<interface>.json (neither name can contain a colon or a slash). Until it is known to
 // be whole and to survive a loss of power its mode is 0400, and then 0600. When it is written anew, that is to a temporary
-// file, that name with ".tmp" behind it, which is renamed. Lines behind the record tell what has become of its ADD since: see [Journal.Finish]. DIR/lock
-// carries the locks: see [Journal.Lock].
+// file, that name with ".tmp" behind it, which is renamed. Lines behind the record tell what has become of its ADD since: see
+// [Journal.Finish]. DIR/lock carries the locks: see [Journal.Lock].
 package journal
 
 import (
@@ -50,7 +50,7 @@ type Record struct {
 	Args        string `json:"args,omitempty"`
 	// PIDNamespace is the inode of the one that the plugin ran in: who looks for the processes of the pod has to see that.
 	PIDNamespace uint64 `json:"pidNamespace,omitempty"`
-	// Call is the name of the ADD, see cni.CallID; empty if it had no deputy.
+	// Call is the name of the ADD, see cni.CallID; empty if the runtime had executed braid itself.
 	Call string `json:"call,omitempty"`
 
 	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.

@@ -60,7 +60,11 @@ func (d folder) stamp() (stamp, error) {
 	if err := unix.Fstat(d.fd, &st); err != nil {
 		return stamp{}, d.failed("stat", "", err)
 	}
-	return stamp{st.Dev, st.Ino, uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano())}, nil
+	return stampOf(&st), nil
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{st.Dev, st.Ino, uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano())}
 }
 
 // newStamp sets the modification time of the folder to one that no change of it will: that of a change is the present,

@@ -55,8 +55,22 @@ func (s *Store) readCursor(set int) (f file) {
 		h.Close()
 		return file{}
 	}
-	s.cursorFiles[set] = h
+	s.hold(set, h)
 	return f
+}
+
+// maxCursors bounds how many files of cursors are open: a configuration can have very many range sets.
+const maxCursors = 8
+
+// hold leaves the file of a cursor open, and none of the others if they are many.
+func (o *opened) hold(set int, h *handle) {
+	if len(o.cursorFiles) >= maxCursors {
+		for _, other := range o.cursorFiles {
+			other.Close()
+		}
+		clear(o.cursorFiles)
+	}
+	o.cursorFiles[set] = h
 }
 
 // moveCursor has the search for the next address go on behind a pick.
@@ -83,7 +97,7 @@ func (s *Store) setCursor(set int, c cursor) (err error) {
 		if h, err = s.dir.open(name, unix.O_RDWR|unix.O_CREAT); err != nil {
 			return err
 		}
-		s.cursorFiles[set] = h
+		s.hold(set, h)
 	}
 	if err := overwrite(h, c.content, int64(len(before.content))); err != nil {
 		return err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // counts only if it is still true, which the time of the folder tells, see [index]: it changes when any name in the
 // folder does, be it that of the lock.
 
-// Bounds of what is kept: folders, pages of the index of each, and how long after its last use.
+// Bounds of what is kept: folders, pages of the index of each, and how long after its last use. See also [maxCursors].
 const (
 	maxKept   = 64
 	maxPages  = 16
@@ -165,13 +166,23 @@ func (p *place) reopen(ctx context.Context, path string, node Node) (*opened, er
 	return o, nil
 }
 
-// stampAt returns the state of the folder that a path leads to, and not what this node remembers of one that it shares with others.
+// stampAt returns the state of the folder that a path leads to.
 func stampAt(path string) (stamp, error) {
-	var st unix.Statx_t
-	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_STATX_FORCE_SYNC
-	if err := unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_BASIC_STATS, &st); err != nil {
-		return stamp{}, err
-	}
-	nano := func(t unix.StatxTimestamp) uint64 { return uint64(t.Sec*int64(time.Second) + int64(t.Nsec)) }
-	return stamp{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, nano(st.Mtime), nano(st.Ctime)}, nil
+	var st unix.Stat_t
+	err := unix.Fstatat(unix.AT_FDCWD, path, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return stampOf(&st), err
+}
+
+// nodesOwn are file systems that no other node writes to. Of others, NFS above all, what has been written may be seen by nobody
+// else before the file is closed, and be written over what somebody else has written since; so there nothing is kept.
+var nodesOwn = []int64{
+	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
+	0x2fc12fc1, // ZFS
+	0xca451a4e, // bcachefs
+}
+
+// isNodesOwn says whether the folder is on such a file system.
+func (d folder) isNodesOwn() bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(d.fd, &st) == nil && slices.Contains(nodesOwn, int64(st.Type))
 }

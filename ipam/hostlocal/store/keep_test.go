@@ -139,6 +139,57 @@ func TestKeptIsNotBelieved(t *testing.T) {
 	}
 }
 
+// TestNotKept: on a file system that other nodes may write to nothing is kept, lest what this one has written is seen by them too late.
+func TestNotKept(t *testing.T) {
+	isKept := keep(t)
+	dir := t.TempDir()
+	check(t, unix.Mount("none", dir, "ramfs", 0, "")) // which is none of those that are known
+	t.Cleanup(func() { check(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	for i := range 2 {
+		use(t, dir, func(s *Store) { reserve(t, s, Owner{fmt.Sprint("c", i), "eth0"}, fmt.Sprint("10.0.0.", 2+i)) })
+		if isKept(dir) || descriptors(t, dir) != 0 {
+			t.Fatal("it is kept")
+		}
+	}
+	use(t, dir, func(s *Store) { compare(t, s, Owner{"c1", "eth0"}) })
+}
+
+// TestManyCursors: however many range sets there are, few of their cursors are open, and all are moved, and moved back.
+func TestManyCursors(t *testing.T) {
+	keep(t)
+	dir := t.TempDir()
+	const sets = 5 * maxCursors
+	pick := func(n int) (picks []Pick) {
+		for i := range sets {
+			picks = append(picks, Pick{addr(fmt.Sprintf("10.%d.0.%d", i, n)), i, true})
+		}
+		return picks
+	}
+	for n := 1; n <= 3; n++ {
+		use(t, dir, func(s *Store) {
+			for i := range sets {
+				if c := s.Cursor(i); n > 1 && c != pick(n - 1)[i].Addr {
+					t.Errorf("cursor %d is %s", i, c)
+				}
+			}
+			check(t, s.Reserve(Owner{fmt.Sprint("c", n), "eth0"}, pick(n)))
+			if err := s.Reserve(Owner{"late", "eth0"}, append(pick(100), Pick{Addr: pick(n)[0].Addr})); err == nil {
+				t.Error("an address was reserved twice")
+			}
+			if open := descriptors(t, dir); open > maxCursors+5 {
+				t.Errorf("%d descriptors are open", open)
+			}
+		})
+	}
+	use(t, dir, func(s *Store) {
+		for i := range sets {
+			if c := s.Cursor(i); c != pick(3)[i].Addr {
+				t.Errorf("cursor %d is %s", i, c)
+			}
+		}
+	})
+}
+
 // TestKeptIsBounded, in number and in time.
 func TestKeptIsBounded(t *testing.T) {
 	if kept.on { // what other tests have left is not counted

@@ -40,9 +40,10 @@ type Store struct {
 
 // opened is what is open of a folder.
 type opened struct {
-	dir  folder
-	lock int // its descriptor
-	node Node
+	dir      folder
+	lock     int // its descriptor
+	node     Node
+	keepable bool // see [nodesOwn]; only if there is a place for it
 
 	private     folder  // of the index and the memory of pods
 	privateErr  error   // why there is none
@@ -91,6 +92,7 @@ func (s *Store) open(ctx context.Context, path string, create bool) (err error) 
 		s.dir.close()
 		return err
 	}
+	s.keepable = s.place != nil && s.dir.isNodesOwn()
 	s.openPrivate()
 	if err := s.openIndex(); err != nil {
 		s.close()
@@ -117,7 +119,7 @@ func (s *Store) Close() {
 	if s.changed && s.indexFile != nil {
 		agrees = s.writeIndex() == nil && s.index != nil
 	}
-	if s.place == nil || !agrees || unix.Flock(s.lock, unix.LOCK_UN) != nil {
+	if !s.keepable || !agrees || unix.Flock(s.lock, unix.LOCK_UN) != nil {
 		s.unlock()
 		return
 	}
