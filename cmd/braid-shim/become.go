@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -17,7 +18,7 @@ func become(braid string, environ []string) {
 
 // giveStdin makes what has been read standard input again.
 func giveStdin(stdin []byte) error {
-	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	fd, err := memfd()
 	if err != nil {
 		return err
 	}
@@ -27,6 +28,15 @@ func giveStdin(stdin []byte) error {
 		return err
 	}
 	return unix.Dup3(fd, 0, 0)
+}
+
+// memfd makes a file that nobody can execute: with vm.memfd_noexec=2 some kernels give no other.
+func memfd() (fd int, err error) {
+	fd, err = unix.MemfdCreate("stdin", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	}
+	return fd, err
 }
 
 // fail answers as a CNI plugin that cannot work, and ends the process.
