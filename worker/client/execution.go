@@ -34,6 +34,10 @@ func (x *execution) begin(m []string) error {
 		return err
 	}
 	if x.signals == nil {
+		// It has accepted the call: half of a message, since it was slow, would have both wait for the other for ever.
+		if err := unix.SetsockoptTimeval(int(x.conn.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, new(unix.Timeval)); err != nil {
+			return err
+		}
 		x.heed()
 	}
 	x.kill()
