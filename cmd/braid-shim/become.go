@@ -5,14 +5,25 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
 )
 
+// While somebody writes braid's file, which a runtime would wait for too.
+const (
+	busyRetry = 100 * time.Millisecond // between attempts to execute it
+	busyTries = 50
+)
+
 // become replaces this process by braid.
 func become(braid string, environ []string) {
 	err := unix.Exec(braid, []string{braid}, environ)
+	for try := 1; errors.Is(err, unix.ETXTBSY) && try < busyTries; try++ {
+		time.Sleep(busyRetry)
+		err = unix.Exec(braid, []string{braid}, environ)
+	}
 	fail("execute "+braid, err, "braid-shim does nothing without it: run \"braidd install\", or put braid, of the same version, beside braid-shim")
 }
 

@@ -380,6 +380,30 @@ func TestWithoutBraid(t *testing.T) {
 	}
 }
 
+// TestBeingWritten: braid's file that somebody still writes is waited for.
+func TestBeingWritten(t *testing.T) {
+	n := newNode(t)
+	braid := filepath.Join(n.dir, "braid")
+	self, err := filepath.EvalSymlinks(braid)
+	if err == nil {
+		err = os.Remove(braid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.copy(self, "braid")
+	f, err := os.OpenFile(braid, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(250*time.Millisecond, func() { f.Close() })
+	for _, command := range []string{"ADD", "VERSION"} {
+		cmd := n.command(command, "")
+		cmd.Stdin = strings.NewReader(n.config(0))
+		n.braid(cmd, n.run(cmd))
+	}
+}
+
 func TestQuote(t *testing.T) {
 	const text = "a \"b\" \\ \x00\x1b[2J\u202e\xff ü"
 	var got string
