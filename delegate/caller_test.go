@@ -288,8 +288,8 @@ func TestCallerThatGoes(t *testing.T) {
 	w.wantRecords(0)
 }
 
-// An ADD whose deputy was killed when all but the answer was done is made again. Another one has answered, whenever that was.
-func TestAddAfterDeputy(t *testing.T) {
+// An ADD whose worker was killed when all but the answer was done is made again. Another one has answered, whenever that was.
+func TestAddAfterWorker(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.forCaller(waiting).Add(cni.WithCallID(t.Context(), "this"), w.request("")); err != nil {
 		t.Fatal(err)
@@ -301,7 +301,7 @@ func TestAddAfterDeputy(t *testing.T) {
 	}
 	w.wantCalls()
 	if _, err := w.delegator().Add(cni.WithCallID(t.Context(), "this"), w.request("")); err != nil {
-		t.Errorf("that of the deputy: %v", err)
+		t.Errorf("that of the worker: %v", err)
 	}
 	calls := w.calls()
 	if len(calls) != 6 {
