@@ -6,12 +6,16 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/worker/protocol"
 )
+
+// endTime is how long a signal may take to end the process, before it is taken for one that is ignored.
+const endTime = time.Second
 
 // An execution is the plugin of somebody else that a plugin process runs for the worker.
 //
@@ -75,6 +79,7 @@ func (x *execution) end(done bool) {
 	x.unheed()
 	if told && !done {
 		_ = unix.Kill(os.Getpid(), unix.SIGTERM)
+		time.Sleep(endTime) // it is another thread that gets the signal
 	}
 }
 
