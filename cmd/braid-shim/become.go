@@ -9,19 +9,15 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/program"
 )
 
-// While somebody writes braid's file, which a runtime would wait for too.
-const (
-	busyRetry = 100 * time.Millisecond // between attempts to execute it
-	busyTries = 50
-)
-
-// become replaces this process by braid.
+// become replaces this process by braid. A file that somebody still writes is waited for: a runtime would do so, and does not see it.
 func become(braid string, environ []string) {
 	err := unix.Exec(braid, []string{braid}, environ)
-	for try := 1; errors.Is(err, unix.ETXTBSY) && try < busyTries; try++ {
-		time.Sleep(busyRetry)
+	for try := 1; errors.Is(err, unix.ETXTBSY) && try < program.BusyTries; try++ {
+		time.Sleep(program.BusyRetry)
 		err = unix.Exec(braid, []string{braid}, environ)
 	}
 	fail("execute "+braid, err, "braid-shim does nothing without it: run \"braidd install\", or put braid, of the same version, beside braid-shim")
