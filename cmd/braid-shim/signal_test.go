@@ -85,3 +85,47 @@ func TestToldToEnd(t *testing.T) {
 	}
 	calling.Wait()
 }
+
+// TestNobodyReadsStderr: what plugins of others log to nobody does not end the process that executes them, and undoes them.
+func TestNobodyReadsStderr(t *testing.T) {
+	n := newNode(t)
+	if err := os.WriteFile(filepath.Join(n.dir, "third"), []byte("#!/bin/sh\necho a remark >&2\necho done\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(n.dir, "e.worker.sock"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	served := make(chan error, 1)
+	go func() {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			served <- err
+			return
+		}
+		defer conn.Close()
+		_, err = protocol.Receive(conn)
+		err = errors.Join(err, protocol.Send(conn, protocol.EncodeProgram(&program.Program{Name: "third", Dirs: []string{n.dir}})...))
+		m, receiveErr := protocol.Receive(conn)
+		stdout, executeErr := protocol.DecodeExecuted(m)
+		if err = errors.Join(err, receiveErr, executeErr); err == nil && string(stdout) != "done\n" {
+			err = fmt.Errorf("found %q", stdout)
+		}
+		served <- errors.Join(err, protocol.Send(conn, protocol.Answered, "0", "an answer", "a remark"))
+	}()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	cmd := n.command("ADD", "")
+	cmd.Stdin, cmd.Stderr = strings.NewReader(fmt.Sprintf(`{"daemonSocket": %q}`, filepath.Join(n.dir, "e.sock"))), w
+	if stdout, err := cmd.Output(); err != nil || string(stdout) != "an answer" {
+		t.Errorf("found %q, %v", stdout, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -51,14 +51,17 @@ func (x *execution) begin(m []string) error {
 	return nil
 }
 
-// heed has the first signal end the call, rather than this process.
+// heed has the first signal end the call, rather than this process. And what plugins log to nobody must not end it: not by
+// signal.Ignore, which they would inherit.
 func (x *execution) heed() {
 	ctx, unheed := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	forget := context.AfterFunc(ctx, func() {
 		unheed()
 		_ = x.send(protocol.Stop)
 	})
-	x.signals, x.unheed = ctx, func() { forget(); unheed() }
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	x.signals, x.unheed = ctx, func() { forget(); unheed(); signal.Stop(unread) }
 }
 
 // kill ends what is being executed.
