@@ -12,8 +12,8 @@ var ErrElsewhere = errors.New("only a plugin process can do this")
 type callIDKey struct{}
 
 // WithCallID returns a context whose call has a name. All processes that have to do with one call of the runtime give it the same
-// name, and no other call has it: so one that takes a call over knows what another has done for it, when that was killed. [Main] has it of the
-// environment.
+// name, and no other call has it: so one that takes a call over knows what another has done for it, when that was killed. [Main] has it of
+// the environment.
 func WithCallID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, callIDKey{}, id)
 }

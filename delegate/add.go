@@ -155,7 +155,7 @@ func (c *call) undoEarlier(ctx context.Context) error {
 	switch alive, err := c.alive(r); {
 	case err != nil:
 		return err
-	case r.Done && alive && r.Netns == c.req.Netns && !isOfCall(ctx, r):
+	case r.Done && alive && r.Netns == c.req.Netns && !madeByThisCall(ctx, r):
 		// "A runtime should not call ADD twice (without an intervening DEL) for the same (network name, container id,
 		// name of the interface inside the container)."
 		return fmt.Errorf("container %s has interface %s already, made by an ADD at %s: DEL it first", r.ContainerID, r.IfName, r.Created.Format(time.RFC3339))
@@ -170,8 +170,8 @@ func (c *call) undoEarlier(ctx context.Context) error {
 	return nil
 }
 
-// isOfCall says whether a record is that of this very call: of a worker that was killed before it could answer.
-func isOfCall(ctx context.Context, r *journal.Record) bool {
+// madeByThisCall says whether a record is that of this very call: of a worker that was killed before it could answer.
+func madeByThisCall(ctx context.Context, r *journal.Record) bool {
 	return r.Call != "" && r.Call == cni.CallID(ctx)
 }
 

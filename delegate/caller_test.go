@@ -301,7 +301,7 @@ func TestAddAfterWorker(t *testing.T) {
 	}
 	w.wantCalls()
 	if _, err := w.delegator().Add(cni.WithCallID(t.Context(), "this"), w.request("")); err != nil {
-		t.Errorf("the same ADD: %v", err)
+		t.Errorf("that of the worker: %v", err)
 	}
 	calls := w.calls()
 	if len(calls) != 6 {

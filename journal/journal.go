@@ -50,7 +50,7 @@ type Record struct {
 	Args        string `json:"args,omitempty"`
 	// PIDNamespace is the inode of the one that the plugin ran in: who looks for the processes of the pod has to see that.
 	PIDNamespace uint64 `json:"pidNamespace,omitempty"`
-	// Call is the name of the ADD, see cni.CallID; empty if the runtime had executed braid itself.
+	// Call is the name of the ADD, see cni.CallID; empty if the runtime executed braid itself.
 	Call string `json:"call,omitempty"`
 
 	// Done says that the ADD came to its end. Until then attachments may exist in part or not at all.

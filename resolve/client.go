@@ -30,6 +30,11 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 		return nil, context.Cause(ctx)
 	}
 	conn, err := connect(socket)
+	if err == nil {
+		if err = syscall.SetNonblock(conn, false); err != nil {
+			syscall.Close(conn)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", socket, err)
 	}
@@ -38,15 +43,14 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	return c, nil
 }
 
+// connect makes a connection that does not block, and waits for nothing. It does without package net, which would be cold code in a
+// process that lives for one call.
 func connect(socket string) (conn int, err error) {
 	conn, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return -1, err
+		return -1, os.NewSyscallError("socket", err)
 	}
-	if err = syscall.Connect(conn, &syscall.SockaddrUnix{Name: socket}); err == nil {
-		err = syscall.SetNonblock(conn, false)
-	}
-	if err != nil {
+	if err = syscall.Connect(conn, &syscall.SockaddrUnix{Name: socket}); err != nil {
 		syscall.Close(conn)
 		return -1, err
 	}

@@ -2,20 +2,15 @@ package resolve
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 )
 
 // Observe tells the daemon at a socket what a call of the runtime took. It waits for nothing, not even for room in the
-// backlog, and reports only that there is nobody to tell. So it needs nothing of package net, which would be cold code in a process
-// that lives for one call.
+// backlog, and reports only that there is nobody to tell.
 func Observe(socket string, o *Observation) error {
-	conn, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer syscall.Close(conn)
-	if err = syscall.Connect(conn, &syscall.SockaddrUnix{Name: socket}); err == nil {
+	conn, err := connect(socket)
+	if err == nil {
+		defer syscall.Close(conn)
 		err = o.send(conn)
 	}
 	if err != nil {

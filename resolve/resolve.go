@@ -14,7 +14,8 @@
 //	{"observe":{"pod":{...},"verb":"DEL","outcome":"success",...}}
 //
 // Unknown keys are ignored, so that plugin and daemon of different versions understand each other during an upgrade. The
-// package is part of the plugin binary, which starts once per call of the runtime: it imports nothing but the standard library.
+// package is part of the plugin binary, which starts once per call of the runtime: it imports hardly more than the
+// standard library.
 package resolve
 
 import (

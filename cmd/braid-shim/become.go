@@ -1,23 +1,31 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/internal/program"
 )
 
-// become replaces this process by braid.
+// become replaces this process by braid. A file that somebody still writes is waited for: a runtime would do so, and does not see it.
 func become(braid string, environ []string) {
 	err := unix.Exec(braid, []string{braid}, environ)
+	for try := 1; errors.Is(err, unix.ETXTBSY) && try < program.BusyTries; try++ {
+		time.Sleep(program.BusyRetry)
+		err = unix.Exec(braid, []string{braid}, environ)
+	}
 	fail("execute "+braid, err, "braid-shim does nothing without it: run \"braidd install\", or put braid, of the same version, beside braid-shim")
 }
 
 // giveStdin makes what has been read standard input again.
 func giveStdin(stdin []byte) error {
-	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	fd, err := memfd()
 	if err != nil {
 		return err
 	}
@@ -27,6 +35,15 @@ func giveStdin(stdin []byte) error {
 		return err
 	}
 	return unix.Dup3(fd, 0, 0)
+}
+
+// memfd makes a file that nobody can execute: with vm.memfd_noexec=2 some kernels give no other.
+func memfd() (fd int, err error) {
+	fd, err = unix.MemfdCreate("stdin", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	}
+	return fd, err
 }
 
 // fail answers as a CNI plugin that cannot work, and ends the process.

@@ -30,7 +30,9 @@ import (
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "braid" {
 		stdin, err := io.ReadAll(os.Stdin)
-		b, _ := json.Marshal(run{os.Getpid(), os.Getenv("CNI_COMMAND"), len(stdin), os.Environ(), os.Args[1:], fmt.Sprint(err)})
+		var st unix.Stat_t
+		err = errors.Join(err, unix.Fstat(0, &st))
+		b, _ := json.Marshal(run{os.Getpid(), os.Getenv("CNI_COMMAND"), len(stdin), st.Mode, os.Environ(), os.Args[1:], fmt.Sprint(err)})
 		fmt.Fprintln(os.Stderr, string(b))
 		fmt.Print("of braid")
 		os.Exit(4)
@@ -42,7 +44,8 @@ func TestMain(m *testing.M) {
 type run struct {
 	PID     int
 	Command string
-	Stdin   int // bytes
+	Stdin   int    // bytes
+	Mode    uint32 // of it
 	Environ []string
 	Args    []string
 	Err     string
@@ -227,6 +230,12 @@ func TestDeclined(t *testing.T) {
 			cmd.Stdin = strings.NewReader(config)
 			r := n.braid(cmd, n.run(cmd))
 			n.wantCalls(fmt.Sprint(command, " ", len(config)))
+			if sealed, err := unix.MemfdCreate("", unix.MFD_NOEXEC_SEAL); err == nil { // which kernels before 6.3 do not know
+				unix.Close(sealed)
+				if r.Mode&0o111 != 0 {
+					t.Errorf("standard input can be executed: %o", r.Mode)
+				}
+			}
 			if r.Command != command || r.Stdin != len(config) || value(r.Environ, edge.CallEnv) != n.names[0] {
 				t.Errorf("%s, dies %t: braid has %+v, the worker had %q", command, dies, r, n.names)
 			}
@@ -368,6 +377,30 @@ func TestWithoutBraid(t *testing.T) {
 			}
 		}
 		n.wantCalls()
+	}
+}
+
+// TestBeingWritten: braid's file that somebody still writes is waited for.
+func TestBeingWritten(t *testing.T) {
+	n := newNode(t)
+	braid := filepath.Join(n.dir, "braid")
+	self, err := filepath.EvalSymlinks(braid)
+	if err == nil {
+		err = os.Remove(braid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.copy(self, "braid")
+	f, err := os.OpenFile(braid, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(250*time.Millisecond, func() { f.Close() })
+	for _, command := range []string{"ADD", "VERSION"} {
+		cmd := n.command(command, "")
+		cmd.Stdin = strings.NewReader(n.config(0))
+		n.braid(cmd, n.run(cmd))
 	}
 }
 

@@ -126,7 +126,7 @@ func (b *lockedBuilder) String() string {
 }
 
 // add does what an ADD does of a pod: it asks, puts its record and reports. An error of the daemon is one that does not send
-// the plugin to a child process instead; fellBack counts those that do.
+// the plugin to the API server instead; fellBack counts those that do.
 func (w *daemonWorld) add(name string, fellBack *atomic.Int64) error {
 	uid := w.api.AddPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}})
 	pod := resolve.Pod{Namespace: "default", Name: name, UID: uid}

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 	}})
 }
 
-// The whole way: a plugin's child process, which asks an API server.
+// The whole way of a kubeconfig that is not plain: a plugin's child process, which asks an API server.
 func TestResolveFromAPIServer(t *testing.T) {
 	s := kubetest.New(t)
 	s.AddManifests("../../examples/manifests")

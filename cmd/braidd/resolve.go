@@ -19,8 +19,9 @@ func resolveCommand() *cobra.Command {
 		Use:   "resolve [--kubeconfig FILE | --manifests DIR [--status-dir DIR]] [--pod-resources SOCKET]",
 		Short: "answer the plugin's questions on standard input and output",
 		Long: "Reads requests from standard input, one JSON document a line, and answers each with a line, until the input\n" +
-			"ends. The plugin starts it when there is no daemon. Pods and networks come from an API server, or from a folder\n" +
-			"of manifests; with neither flag, from the API server of the cluster that this pod is in.",
+			"ends. The plugin starts it for a folder of manifests and, when there is no daemon, for a kubeconfig with more in it\n" +
+			"than it reads itself. Pods and networks come from an API server, or from a folder of manifests; with neither flag,\n" +
+			"from the API server of the cluster that this pod is in.",
 		Example: `  echo '{"resolve":{"pod":{"namespace":"default","name":"web"}}}' | braidd resolve --manifests examples`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -17,11 +17,15 @@ import (
 )
 
 const (
-	maxStdout  = 1 << 20                // of a plugin, bytes: a result has some hundred, and the journal keeps it
-	maxStderr  = 1 << 20                // of a plugin, bytes passed on
-	waitOutput = time.Second            // for output that a process the plugin left behind still could write
-	busyRetry  = 100 * time.Millisecond // between attempts to execute a file that is being written
-	busyTries  = 50
+	maxStdout  = 1 << 20     // of a plugin, bytes: a result has some hundred, and the journal keeps it
+	maxStderr  = 1 << 20     // of a plugin, bytes passed on
+	waitOutput = time.Second // for output that a process the plugin left behind still could write
+)
+
+// Attempts to execute a file that is being written.
+const (
+	BusyRetry = 100 * time.Millisecond // between two of them
+	BusyTries = 50
 )
 
 // A Program is one run of a binary.
@@ -81,7 +85,7 @@ func Run(ctx context.Context, p *Program) (stdout []byte, err error) {
 	for try := 1; ; try++ {
 		stdout, err := p.runFile(ctx, path)
 		// An upgrade of the plugin is being written to its file. A new try needs a new exec.Cmd.
-		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries || !sleep(ctx, busyRetry) {
+		if !errors.Is(err, syscall.ETXTBSY) || try == BusyTries || !sleep(ctx, BusyRetry) {
 			return stdout, err
 		}
 	}

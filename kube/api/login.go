@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v2"
+
+	"github.com/braid-cni/braid/internal/dialed"
 )
 
 // ErrNotPlain tells that a kubeconfig has more in it than [Login] knows. client-go knows all.
@@ -69,7 +71,7 @@ func Login(kubeconfig string) (*Server, error) {
 			return nil, notPlain(err)
 		}
 	}
-	dials := &connections{Dialer: net.Dialer{Timeout: DialTime}}
+	dials := &dialed.Connections{Dialer: net.Dialer{Timeout: DialTime}}
 	var through http.RoundTripper = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dials.DialContext,

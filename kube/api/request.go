@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/internal/buildinfo"
+	"github.com/braid-cni/braid/internal/dialed"
 )
 
 const (
@@ -47,9 +48,15 @@ type Server struct {
 	// What Login has found.
 	trust       *tls.Config
 	authority   []byte // certificates; nil for those of the system
-	connections *connections
+	connections *dialed.Connections
 
 	left *atomic.Int64 // bytes of answers; nil is no limit
+}
+
+// Close ends the connections of a server that [Login] has found, and those that are being made. No request may be at work.
+func (s *Server) Close() {
+	s.connections.Close()
+	s.HTTP.CloseIdleConnections()
 }
 
 // LimitAnswers limits the bytes that all answers of the server may have together, apart from the limit for each. It is for

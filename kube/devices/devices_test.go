@@ -68,6 +68,37 @@ func TestKubeletDoesNotAnswer(t *testing.T) {
 	wantError(t, err, resolve.Unavailable, "ask the kubelet for the devices of pod blue/web, on socket "+socket)
 }
 
+// TestNothingStaysOpen: a process that lives on keeps no connection to a kubelet that was given up.
+func TestNothingStaysOpen(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closed := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			defer conn.Close()
+			err = errors.Join(conn.SetDeadline(time.Now().Add(10*time.Second)), discard(conn))
+		}
+		closed <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = devices.Kubelet{Socket: socket}.Devices(ctx, resolve.Pod{Namespace: "blue", Name: "web"})
+	wantError(t, err, resolve.Unavailable, "deadline exceeded")
+	if err := <-closed; err != nil {
+		t.Errorf("the connection is open still: %v", err)
+	}
+}
+
+func discard(r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
 func wantError(t *testing.T, err error, reason, text string) {
 	t.Helper()
 	e, ok := errors.AsType[*resolve.Error](err)

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+
+	"github.com/braid-cni/braid/internal/dialed"
 )
 
 // maxMessage is how long an answer may be: what is allocated to all pods of a node takes some ten kilobytes.
@@ -35,22 +37,28 @@ func (e *statusError) Error() string { return fmt.Sprintf("gRPC status %d: %s", 
 var errGarbage = errors.New("no answer of gRPC")
 
 // A client makes unary calls of gRPC on a unix socket.
-type client struct{ transport *http.Transport }
+type client struct {
+	transport   *http.Transport
+	connections *dialed.Connections
+}
 
 func newClient(socket string) *client {
 	var http2 http.Protocols
 	http2.SetUnencryptedHTTP2(true)
+	connections := new(dialed.Connections)
 	return &client{&http.Transport{
 		Protocols:          &http2,
 		DisableCompression: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
+			return connections.DialContext(ctx, "unix", socket)
 		},
-	}}
+	}, connections}
 }
 
-func (c *client) close() { c.transport.CloseIdleConnections() }
+func (c *client) close() {
+	c.connections.Close()
+	c.transport.CloseIdleConnections()
+}
 
 // call sends a message and returns the one that answers it. A message travels behind a byte that says that it is not
 // compressed and its length; the status of the call comes after it, in the trailer.

@@ -48,10 +48,10 @@ func (s *search) ask(names []resolve.NetworkName) {
 			continue
 		}
 		f := &finding{done: make(chan struct{})}
-		s.asked[name] = f
 		if cache != nil {
 			f.network = cache.KnownNetwork(name)
 		}
+		s.asked[name] = f // whose end stop waits for: what may panic is behind
 		if f.network != nil {
 			close(f.done)
 		} else {

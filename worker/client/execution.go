@@ -6,12 +6,16 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/worker/protocol"
 )
+
+// endTime is how long a signal may take to end the process, before it is taken for one that is ignored.
+const endTime = time.Second
 
 // An execution is the plugin of somebody else that a plugin process runs for the worker.
 //
@@ -34,6 +38,10 @@ func (x *execution) begin(m []string) error {
 		return err
 	}
 	if x.signals == nil {
+		// It has accepted the call: half of a message, since it was slow, would have both wait for the other for ever.
+		if err := unix.SetsockoptTimeval(int(x.conn.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, new(unix.Timeval)); err != nil {
+			return err
+		}
 		x.heed()
 	}
 	x.kill()
@@ -43,14 +51,17 @@ func (x *execution) begin(m []string) error {
 	return nil
 }
 
-// heed has the first signal end the call, rather than this process.
+// heed has the first signal end the call, rather than this process. And what plugins log to nobody must not end it: not by
+// signal.Ignore, which they would inherit.
 func (x *execution) heed() {
 	ctx, unheed := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	forget := context.AfterFunc(ctx, func() {
 		unheed()
 		_ = x.send(protocol.Stop)
 	})
-	x.signals, x.unheed = ctx, func() { forget(); unheed() }
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	x.signals, x.unheed = ctx, func() { forget(); unheed(); signal.Stop(unread) }
 }
 
 // kill ends what is being executed.
@@ -71,6 +82,7 @@ func (x *execution) end(done bool) {
 	x.unheed()
 	if told && !done {
 		_ = unix.Kill(os.Getpid(), unix.SIGTERM)
+		time.Sleep(endTime) // it is another thread that gets the signal
 	}
 }
 
