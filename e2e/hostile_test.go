@@ -378,7 +378,7 @@ func TestPlantedLinks(t *testing.T) {
 	}{
 		{"braid/attachments/lock", victim, true},
 		{"braid/attachments/c-web:eth0.json.tmp", victim, false}, // an ADD writes nothing there
-		{"braid/attachments/c-web:eth0.json", victim, false}, // taken for a damaged record, and set aside
+		{"braid/attachments/c-web:eth0.json", victim, false},     // taken for a damaged record, and set aside
 		{"ipam/storage", victims, true},
 		{"ipam/storage/lock", victim, true},
 		{"ipam/storage/10.10.0.2", victim, false}, // taken for a reservation of somebody
