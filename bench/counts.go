@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// late is how long after a call a daemon may still send requests for it.
+const late = 1500 * time.Millisecond
+
 // counts finds out what one ADD and one DEL of each peer need: processes, API requests, memory. None of the calls is
 // timed.
 func (b *bench) counts(at place) {
@@ -27,6 +30,9 @@ func (b *bench) counts(at place) {
 		b.pod(p, at, 0)
 		b.settle()
 		for round := range 3 { // the first one makes bridges; the last one tells memory
+			if round == 1 && p.daemon != nil {
+				time.Sleep(late) // what it sends of the first one
+			}
 			c := b.pod(p, at, 0)
 			c.netns = ns.Path()
 			if round == 2 {
@@ -48,7 +54,7 @@ func (b *bench) counts(at place) {
 				switch round {
 				case 1:
 					if p.meta {
-						time.Sleep(1500 * time.Millisecond) // what a daemon sends later counts too
+						time.Sleep(late) // what a daemon sends later counts too
 					}
 					n := Count{Kind: at.String(), Peer: p.name, Op: op, Networks: at.n, Processes: processes, Requests: difference(b.requests(), before)}
 					b.results.Counts = append(b.results.Counts, n)

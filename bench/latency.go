@@ -21,13 +21,35 @@ type turn struct {
 // latency measures ADD and DEL at a place, the peers by turns.
 func (b *bench) latency(section string, at place, x, rounds int, peers []*peer) {
 	b.t.Logf("%s: %s, %d further networks: %d rounds", section, at, at.n, rounds)
-	var turns []turn
+	turns := b.turnsAt(at, peers)
+	b.settle()
+	b.rounds(section, at.String(), x, rounds, at.n+1, turns)
+}
+
+// singleStack ends the name of a peer whose calls take turns with its own of dual stack.
+const singleStack = ", IPv4 only"
+
+// dualStack is latency at a place of dual stack. The peer that the goals are about is called with IPv4 only as well.
+func (b *bench) dualStack(at place, rounds int, peers []*peer) {
+	b.t.Logf("latency: %s, %d further networks: %d rounds", at, at.n, rounds)
+	turns := b.turnsAt(at, peers)
+	for _, u := range b.turnsAt(place{kind: at.kind, n: at.n}, b.local(b.results.best())) {
+		q := *u.peer
+		q.name += singleStack
+		u.peer = &q
+		turns = append(turns, u)
+	}
+	b.settle()
+	b.rounds("latency", at.String(), at.n, rounds, at.n+1, turns)
+}
+
+// turnsAt makes the pods that the peers attach to a place, with their networks.
+func (b *bench) turnsAt(at place, peers []*peer) (turns []turn) {
 	for _, p := range peers {
 		b.pod(p, at, 0)
 		turns = append(turns, turn{p, p.steps(at, 0), func() container { return b.pod(p, at, 0) }})
 	}
-	b.settle()
-	b.rounds(section, at.String(), x, rounds, at.n+1, turns)
+	return turns
 }
 
 // rounds runs the loop. The first round, which makes bridges and indexes, is not counted. In each round the order is
