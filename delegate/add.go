@@ -204,7 +204,7 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	pod := c.pod()
 	record := &journal.Record{
 		Created: time.Now().UTC(), BootID: c.BootID, Network: c.conf.Name, Pod: pod.Namespace + "/" + pod.Name, PodUID: pod.UID,
-		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, IfName: c.req.IfName, Args: c.req.Args,
+		ContainerID: c.req.ContainerID, Netns: c.req.Netns, NetnsInode: inode, NetnsCookie: ns.Cookie(), IfName: c.req.IfName, Args: c.req.Args,
 		PIDNamespace: pidNamespace(), Call: cni.CallID(ctx),
 	}
 	for _, p := range plan {

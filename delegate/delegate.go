@@ -24,6 +24,7 @@ import (
 	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/program"
 	"github.com/braid-cni/braid/journal"
+	"github.com/braid-cni/braid/netdev"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -190,6 +191,9 @@ func (c *call) undo(ctx context.Context, r *journal.Record) error {
 
 // takeDown is undo without a change of the journal. Left is what could not be undone.
 func (c *call) takeDown(ctx context.Context, r *journal.Record) (left []journal.Attachment, err error) {
+	if ns, err := netdev.Open(r.Netns); err == nil {
+		defer ns.Close() // it is opened once for all that look at it
+	}
 	switch alive, err := c.alive(r); {
 	case err != nil:
 		return nil, err
@@ -228,13 +232,31 @@ func (c *call) alive(r *journal.Record) (bool, error) {
 	if r.Netns == "" || c.otherBoot(r) {
 		return false, nil
 	}
-	inode, err := inodeOf(r.Netns)
+	here, err := isAt(r, r.Netns)
 	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP, unix.EINVAL, unix.ESRCH} {
 		if errors.Is(err, gone) {
 			return false, nil
 		}
 	}
-	return inode == r.NetnsInode, err
+	return here, err
+}
+
+// isAt says whether the network namespace of a record is the one at a path.
+func isAt(r *journal.Record, path string) (bool, error) {
+	inode, err := inodeOf(path)
+	if err != nil || inode != r.NetnsInode || r.NetnsCookie == 0 {
+		return err == nil && inode == r.NetnsInode, err
+	}
+	ns, err := netdev.Open(path)
+	if errors.Is(err, netdev.ErrGone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer ns.Close()
+	cookie := ns.Cookie()
+	return cookie == 0 || cookie == r.NetnsCookie, nil
 }
 
 // otherBoot says whether it is certain that a record is of another boot. The identity of this one may be unreadable.

@@ -501,7 +501,8 @@ func TestUnknownBoot(t *testing.T) {
 	w.wantRecords(0)
 }
 
-// TestAnotherNamespaceAtThePath: a path like /proc/PID/ns/net leads to that of another process when the PID is used again.
+// TestAnotherNamespaceAtThePath: a path like /proc/PID/ns/net leads to that of another process when the PID is used again. That
+// namespace may have the inode of the one which is gone.
 func TestAnotherNamespaceAtThePath(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -513,27 +514,32 @@ func TestAnotherNamespaceAtThePath(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.mustAdd()
-			path := w.netns.Path()
-			if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-					t.Error(err)
+			for _, sameInode := range []bool{false, true} {
+				w := newWorld(t)
+				w.mustAdd()
+				path := w.netns.Path()
+				if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+					t.Fatal(err)
 				}
-			})
-			w.on = func(plugin, command string, req *cni.Request) error {
-				if command == "DEL" && req.Netns != "" {
-					t.Errorf("%s %s in the namespace of another: %s", plugin, command, req.Netns)
+				t.Cleanup(func() {
+					if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+						t.Error(err)
+					}
+				})
+				if sameInode {
+					edit(t, w, func(r map[string]any) { r["netnsInode"] = inode(t, path) })
 				}
-				return nil
+				w.on = func(plugin, command string, req *cni.Request) error {
+					if command == "DEL" && req.Netns != "" {
+						t.Errorf("%s %s in the namespace of another: %s", plugin, command, req.Netns)
+					}
+					return nil
+				}
+				if err := tt.undo(w); err != nil {
+					t.Fatal(err)
+				}
+				w.wantRecords(0)
 			}
-			if err := tt.undo(w); err != nil {
-				t.Fatal(err)
-			}
-			w.wantRecords(0)
 		})
 	}
 }

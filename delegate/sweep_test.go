@@ -174,6 +174,14 @@ func TestSweep(t *testing.T) {
 		},
 		{
 			name: "the path was unmounted under a pod that runs", prepare: func(w *world) {
+				process(w.t, w.netns)
+				w.netns.Remove(w.t)
+			},
+			verdict: delegate.Unknown, action: delegate.Kept,
+		},
+		{
+			name: "the path was unmounted under a pod that runs, of a kernel without cookies", prepare: func(w *world) {
+				change("netnsCookie", 0)(w)
 				dummy(w, "net2")
 				process(w.t, w.netns)
 				w.netns.Remove(w.t)
@@ -181,7 +189,21 @@ func TestSweep(t *testing.T) {
 			verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
+			name: "another namespace of the same inode is at the path", prepare: change("netnsCookie", 1),
+			verdict: delegate.Dead, action: delegate.Undone, waits: true,
+		},
+		{
 			name: "its inode is that of another namespace", prepare: func(w *world) {
+				change("netnsCookie", 1)(w)
+				dummy(w, "net2")
+				process(w.t, w.netns)
+				w.netns.Remove(w.t)
+			},
+			verdict: delegate.Dead, action: delegate.Undone, waits: true,
+		},
+		{
+			name: "its inode is that of another namespace, of a kernel without cookies", prepare: func(w *world) {
+				change("netnsCookie", 0)(w)
 				dummy(w, "net9")
 				process(w.t, w.netns)
 				w.netns.Remove(w.t)
@@ -189,7 +211,7 @@ func TestSweep(t *testing.T) {
 			verdict: delegate.Dead, action: delegate.Undone, waits: true,
 		},
 		{
-			name: "the same, and the pod is gone", prepare: func(w *world) {
+			name: "the path was unmounted, and the pod is gone", prepare: func(w *world) {
 				dummy(w, "net2")
 				process(w.t, w.netns)
 				w.netns.Remove(w.t)
@@ -354,7 +376,7 @@ func TestSweepJudgesAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.ContainerID, r.Netns = "c2", "/proc/self/ns/net" // the last one to be judged, and alive
-			r.NetnsInode = inode(t, r.Netns)
+			r.NetnsInode, r.NetnsCookie = inode(t, r.Netns), 0
 			if err := errors.Join(j.Put(r), j.Remove("c0", "eth0")); err != nil {
 				t.Fatal(err)
 			}

@@ -65,8 +65,8 @@ func (s *sweep) judge(r *journal.Record, at sight, procs *processes) judgement {
 	return judgement{verdict: PodGone, reason: "the pod is gone, and no process is in its namespace"}
 }
 
-// mayBeOf says whether a process with the right inode is in the namespace of a record: the kernel uses inodes again. Then
-// the interfaces of the record are there.
+// mayBeOf says whether a process with the right inode is in the namespace of a record: the kernel uses inodes again. If the cookie
+// cannot tell, the interfaces of the record have to be there.
 func mayBeOf(r *journal.Record, pid int) bool {
 	ns, err := netdev.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if errors.Is(err, netdev.ErrGone) {
@@ -76,6 +76,9 @@ func mayBeOf(r *journal.Record, pid int) bool {
 		return true
 	}
 	defer ns.Close()
+	if cookie := ns.Cookie(); cookie != 0 && r.NetnsCookie != 0 {
+		return cookie == r.NetnsCookie
+	}
 	return slices.ContainsFunc(r.Attachments, func(a journal.Attachment) bool {
 		link, err := ns.Link(a.IfName)
 		if errors.Is(err, netdev.ErrNotFound) {
@@ -124,14 +127,14 @@ func look(r *journal.Record) sight {
 	case fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC: // the latter before Linux 3.19
 		return sight{unclear, fmt.Sprintf("%s is no namespace: mounts of the host may not be seen from here", r.Netns)}
 	}
-	switch inode, err := inodeOf(r.Netns); {
+	switch here, err := isAt(r, r.Netns); {
 	case errors.Is(err, unix.ENOENT):
 		return missing(r)
 	case err != nil:
 		return sight{unclear, err.Error()}
 	case r.NetnsInode == 0:
 		return sight{unclear, "the record does not say which namespace was at " + r.Netns}
-	case inode != r.NetnsInode:
+	case !here:
 		return sight{gone, "another namespace is at " + r.Netns}
 	}
 	return sight{state: there}

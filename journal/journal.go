@@ -45,8 +45,9 @@ type Record struct {
 
 	ContainerID string `json:"containerID"`
 	Netns       string `json:"netns"`
-	NetnsInode  uint64 `json:"netnsInode,omitempty"` // of the namespace at Netns: another one may get its path
-	IfName      string `json:"ifName"`               // CNI_IFNAME of the ADD
+	NetnsInode  uint64 `json:"netnsInode,omitempty"`  // of the namespace at Netns: another one may get its path
+	NetnsCookie uint64 `json:"netnsCookie,omitempty"` // of the same, and its own for good; 0 if the kernel has none
+	IfName      string `json:"ifName"`                // CNI_IFNAME of the ADD
 	Args        string `json:"args,omitempty"`
 	// PIDNamespace is the inode of the one that the plugin ran in: who looks for the processes of the pod has to see that.
 	PIDNamespace uint64 `json:"pidNamespace,omitempty"`

@@ -181,6 +181,16 @@ func (ns *Namespace) release() error {
 	return ns.fd.Close()
 }
 
+// Cookie tells the namespace from every other that has been there since the node has booted. Its inode does not: the kernel gives
+// that of one which is gone to the next. It is 0 on a kernel before 5.14.
+func (ns *Namespace) Cookie() uint64 {
+	cookie, err := unix.GetsockoptUint64(ns.socket.fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return cookie
+}
+
 // Path returns the path that the namespace was opened by: the "sandbox" of its interfaces.
 func (ns *Namespace) Path() string { return ns.path }
 

@@ -178,6 +178,20 @@ func TestOpenShares(t *testing.T) {
 	}
 }
 
+func TestCookie(t *testing.T) {
+	a, b := nettest.NewNS(t), nettest.NewNS(t)
+	first := open(t, a.Path())
+	cookie := first.Cookie()
+	must(t, unix.Mount(a.Path(), b.Path(), "", unix.MS_BIND, ""))
+	if same := open(t, b.Path()); same == first || same.Cookie() != cookie {
+		t.Errorf("by another path it has the cookie %d, not %d", same.Cookie(), cookie)
+	}
+	must(t, unix.Unmount(b.Path(), unix.MNT_DETACH))
+	if other := open(t, b.Path()); cookie == 0 || other.Cookie() == cookie {
+		t.Errorf("two namespaces have the cookies %d and %d", cookie, other.Cookie())
+	}
+}
+
 func TestDoComesBack(t *testing.T) {
 	p := newPod(t)
 	before, err := os.Readlink("/proc/thread-self/ns/net")
