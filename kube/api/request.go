@@ -25,7 +25,6 @@ const (
 	// The metadata alone, which API servers have offered since 1.15. A whole object has it too.
 	metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
-	mergePatch     = "application/merge-patch+json"
 	strategicPatch = "application/strategic-merge-patch+json"
 )
 
