@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -120,10 +121,20 @@ func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *
 		}
 		return k.report(ctx, report)
 	}
-	reported := make(chan error, 1)
-	go func() { reported <- k.report(ctx, report) }()
-	err := k.journal.Finish(record)
-	return errors.Join(err, <-reported)
+	finished := make(chan error, 1)
+	go func() { finished <- k.finish(record) }()
+	err := k.report(ctx, report) // takes longer: here, since a goroutine has to get a thread first
+	return errors.Join(<-finished, err)
+}
+
+// finish ends a record elsewhere than where a panic is recovered from.
+func (k *cluster) finish(record *journal.Record) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return k.journal.Finish(record)
 }
 
 // report hands a report over. Where no daemon queues it, it is written before ADD is answered.

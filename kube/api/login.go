@@ -7,23 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
 	"go.yaml.in/yaml/v2"
-
-	"github.com/braid-cni/braid/internal/dialed"
 )
 
 // ErrNotPlain tells that a kubeconfig has more in it than [Login] knows. client-go knows all.
 var ErrNotPlain = errors.New("not a plain kubeconfig")
-
-// DialTime is how long a connection may take: of several API servers behind one name, another may be alive.
-const DialTime = 3 * time.Second
 
 // Login reads a kubeconfig that names a server with its authority, and a token or a client certificate, each in a file or
 // in the kubeconfig itself. A file with a token is read anew for each request. With anything else in the kubeconfig, be it
@@ -46,7 +39,7 @@ func Login(kubeconfig string) (*Server, error) {
 	if err != nil || address.Scheme != "https" || address.Host == "" || address.RawQuery != "" {
 		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName, NextProtos: []string{"h2", "http/1.1"}}
 	var authority []byte
 	if cluster.CAFile != "" || cluster.CA != "" {
 		if authority, err = files.read(cluster.CAFile, cluster.CA); err != nil {
@@ -71,11 +64,13 @@ func Login(kubeconfig string) (*Server, error) {
 			return nil, notPlain(err)
 		}
 	}
-	dials := &dialed.Connections{Dialer: net.Dialer{Timeout: DialTime}}
+	dials := &dialer{trust: trust}
+	dials.connections.Timeout = DialTime
 	var through http.RoundTripper = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dials.DialContext,
-		TLSClientConfig:        trust,
+		DialContext:            dials.connections.DialContext, // to a proxy
+		DialTLSContext:         dials.dialTLS,
+		TLSClientConfig:        trust.Clone(), // by way of a proxy; net/http changes it
 		TLSHandshakeTimeout:    tryTime,
 		ForceAttemptHTTP2:      true,
 		MaxResponseHeaderBytes: maxHeader,
@@ -89,7 +84,7 @@ func Login(kubeconfig string) (*Server, error) {
 	}
 	return &Server{
 		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
-		trust: trust, authority: authority, connections: dials,
+		dialer: dials, authority: authority,
 	}, nil
 }
 

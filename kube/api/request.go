@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/internal/buildinfo"
-	"github.com/braid-cni/braid/internal/dialed"
 )
 
 const (
@@ -27,7 +25,6 @@ const (
 	// The metadata alone, which API servers have offered since 1.15. A whole object has it too.
 	metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
-	mergePatch     = "application/merge-patch+json"
 	strategicPatch = "application/strategic-merge-patch+json"
 )
 
@@ -46,16 +43,15 @@ type Server struct {
 	Rereads     bool   // the credentials may be others in a moment
 
 	// What Login has found.
-	trust       *tls.Config
-	authority   []byte // certificates; nil for those of the system
-	connections *dialed.Connections
+	dialer    *dialer
+	authority []byte // certificates; nil for those of the system
 
 	left *atomic.Int64 // bytes of answers; nil is no limit
 }
 
 // Close ends the connections of a server that [Login] has found, and those that are being made. No request may be at work.
 func (s *Server) Close() {
-	s.connections.Close()
+	s.dialer.close()
 	s.HTTP.CloseIdleConnections()
 }
 

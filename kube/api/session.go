@@ -20,15 +20,16 @@ const maxSession = 64 << 10
 //
 // A session is used with the server and the authority that it was made with. One that is missing, damaged, too old or
 // unknown to the server costs nothing but the handshake that it would have saved. None is kept where a client certificate is
-// the credential, which would be in it, nor where the authorities are those of the system, which can change.
+// the credential, which would be in it, nor where the authorities are those of the system, which can change, nor by way of a
+// proxy.
 func (s *Server) KeepSession(path string) {
-	if s.trust == nil || s.authority == nil || len(s.trust.Certificates) > 0 {
+	if s.dialer == nil || s.authority == nil || len(s.dialer.trust.Certificates) > 0 {
 		return
 	}
-	with := sha256.Sum256(bytes.Join([][]byte{[]byte(s.URL.Host), []byte(s.trust.ServerName), s.authority}, []byte{0}))
+	with := sha256.Sum256(bytes.Join([][]byte{[]byte(s.URL.Host), []byte(s.dialer.trust.ServerName), s.authority}, []byte{0}))
 	kept := &session{path: path, with: with[:]}
-	s.trust.ClientSessionCache = kept
-	s.trust.VerifyConnection = func(c tls.ConnectionState) error {
+	s.dialer.trust.ClientSessionCache = kept
+	s.dialer.trust.VerifyConnection = func(c tls.ConnectionState) error {
 		kept.resumed.Store(c.DidResume)
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,7 +29,8 @@ type resuming struct {
 	http       *httptest.Server
 	kubeconfig string
 	session    string
-	resumed    atomic.Bool // as the last request was
+	resumed    atomic.Bool  // as the last request was
+	made       atomic.Int32 // connections
 }
 
 func newResuming(t *testing.T, user string) *resuming {
@@ -40,6 +42,11 @@ func newResuming(t *testing.T, user string) *resuming {
 		_, _ = w.Write([]byte(`{"metadata":{"uid":"u"}}`))
 	}))
 	r.http.EnableHTTP2 = true
+	r.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			r.made.Add(1)
+		}
+	}
 	r.http.StartTLS()
 	t.Cleanup(r.http.Close)
 	r.write(filepath.Join(dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.http.Certificate().Raw}))
@@ -77,8 +84,9 @@ func (r *resuming) ask() (resumed bool) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	defer server.HTTP.CloseIdleConnections()
+	defer server.Close()
 	server.KeepSession(r.session)
+	server.Connect()
 	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 	defer cancel()
 	resolver := api.New(server, api.Options{Log: slog.New(slog.DiscardHandler)})

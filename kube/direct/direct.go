@@ -81,6 +81,7 @@ func (r *Resolver) open() (resolve.Resolver, error) {
 		server.KeepSession(r.Session)
 	}
 	server.LimitAnswers(maxAnswers)
+	server.Connect()
 	r.server = server
 	r.asks = &devices.Resolver{Resolver: api.New(server, api.Options{Log: r.Log}), Socket: r.PodResources}
 	return r.asks, nil
