@@ -36,6 +36,9 @@ type Namespace struct {
 	id     identity
 	own    bool // it is the process's, in which all threads are but those of a Do
 	users  int  // that have opened it and not closed it, guarded by opened
+
+	numbering sync.Mutex
+	numbered  numbered
 }
 
 // An identity is that of a namespace, whatever paths lead to it.
