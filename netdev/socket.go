@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +78,6 @@ func (s *socket) ask(requests []request) ([]answer, error) {
 		all = append(all, p.requests...)
 	}
 	answers, err := s.exchange(all)
-	s.free()
 	for _, p := range together {
 		if p.err = err; err == nil {
 			p.answers, answers = answers[:len(p.requests)], answers[len(p.requests):]
@@ -85,6 +85,9 @@ func (s *socket) ask(requests []request) ([]answer, error) {
 		if p != own {
 			p.sent <- true
 		}
+	}
+	if s.free() {
+		runtime.Gosched() // the kernel first: what follows here can be done by another thread
 	}
 	return own.answers, own.err
 }
@@ -128,8 +131,8 @@ func (p *pending) isList() bool {
 // isGet tells the requests that ask (RTM_GET*), of which there is one for each kind of object. In others flags mean something else.
 func isGet(kind uint16) bool { return (kind-unix.RTM_BASE)%4 == unix.RTM_GETLINK-unix.RTM_NEWLINK }
 
-// free lets the next ones have their turn.
-func (s *socket) free() {
+// free lets the next ones have their turn, if there are any.
+func (s *socket) free() (next bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sending = len(s.waiting) > 0; s.sending {
@@ -137,6 +140,7 @@ func (s *socket) free() {
 		s.waiting = s.waiting[1:]
 		next.sent <- false
 	}
+	return s.sending
 }
 
 // exchange sends requests in one datagram and returns the answers.
