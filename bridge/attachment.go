@@ -36,15 +36,14 @@ type attachment struct {
 	rules nft.Rules
 
 	// Of an ADD only.
-	undo      undo.Stack
-	mac       net.HardwareAddr // nil leaves it to the kernel
-	bridge    *netlink.Bridge
-	port      netlink.Link
-	inPod     netlink.Link     // the pod's interface; nil if it has none
-	adopted   bool             // an earlier plugin of the chain has made the port
-	allocated *types100.Result // of the IPAM plugin; nil if it has not been asked yet
-	result    *types100.Result // of this plugin; indexes count the interfaces of prevResult as well
-	inside    int              // index of the pod's interface in the result, or -1
+	undo    undo.Stack
+	mac     net.HardwareAddr // nil leaves it to the kernel
+	bridge  *netlink.Bridge
+	port    netlink.Link
+	inPod   netlink.Link     // the pod's interface; nil if it has none
+	adopted bool             // an earlier plugin of the chain has made the port
+	result  *types100.Result // of this plugin; indexes count the interfaces of prevResult as well
+	inside  int              // index of the pod's interface in the result, or -1
 }
 
 // open reads a request and opens the namespaces. The caller closes.
@@ -175,34 +174,18 @@ func (a *attachment) podMAC(res *types100.Result) (net.HardwareAddr, error) {
 	return nil, stacked.Invalid("macspoofchk", "found true, but prevResult does not tell the MAC address of %s, and none is requested", a.req.IfName)
 }
 
-// allocate asks for addresses, if that can be done before there is an interface, and it is known that there will be one.
-func (a *attachment) allocate(ctx context.Context) error {
-	if a.prev != nil || a.Probe.Enabled() || !a.ipam.ComesFirst(ctx) {
-		return nil
-	}
-	return a.askIPAM(ctx)
-}
-
-func (a *attachment) askIPAM(ctx context.Context) (err error) {
-	if a.allocated, err = a.ipam.AddUnique(ctx, a.req, a.taken); err != nil {
-		return err
-	}
-	a.onError(ctx, "IPAM DEL", func(ctx context.Context) error { return a.ipam.Del(ctx, a.req) })
-	return nil
-}
-
-// address asks for addresses, unless they have been, or takes those that an earlier plugin has given to the interface that it has made.
+// address asks for addresses, or takes those that an earlier plugin has given to the interface that it has made.
 func (a *attachment) address(ctx context.Context) error {
 	if a.ipam.Configured() {
 		if a.inside < 0 {
 			return stacked.Invalid("ipam", "found type %q, but prevResult has no interface %s that could have an address", a.IPAM.Type, a.req.IfName)
 		}
-		if a.allocated == nil {
-			if err := a.askIPAM(ctx); err != nil {
-				return err
-			}
+		res, err := a.ipam.AddUnique(ctx, a.req, a.taken)
+		if err != nil {
+			return err
 		}
-		a.result.IPs, a.result.Routes, a.result.DNS = a.allocated.IPs, a.allocated.Routes, a.allocated.DNS
+		a.onError(ctx, "IPAM DEL", func(ctx context.Context) error { return a.ipam.Del(ctx, a.req) })
+		a.result.IPs, a.result.Routes, a.result.DNS = res.IPs, res.Routes, res.DNS
 	} else if a.adopted {
 		a.result.IPs = own(a.prev, a.req.IfName)
 	}

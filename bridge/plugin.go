@@ -36,7 +36,7 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 	if a.mac, err = netdev.RequestedMAC(req); err != nil {
 		return nil, err
 	}
-	for _, station := range []func(context.Context) error{a.allocate, a.connect, a.address, a.configure, a.masquerade, a.serveGateways} {
+	for _, station := range []func(context.Context) error{a.connect, a.address, a.configure, a.masquerade, a.serveGateways} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

@@ -171,7 +171,7 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 }
 
 // isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
-// its other end is in another namespace, and not up yet. One that is in use is somebody else's.
+// its other end is in another namespace, and it has no carrier yet. One that is in use is somebody else's.
 func isUnfinished(link netlink.Link) bool {
 	a := link.Attrs()
 	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0

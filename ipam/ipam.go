@@ -68,12 +68,6 @@ func (d Delegate) MayConfigure() bool {
 	return d.Configured() && !only
 }
 
-// ComesFirst tells whether addresses can be asked for before there is an interface, and without waiting for a disk: where several
-// networks are attached at once, nobody waits then for the kernel to make the interfaces of all.
-func (d Delegate) ComesFirst(ctx context.Context) bool {
-	return d.Configured() && !d.MayConfigure() && cni.IsRecorded(ctx)
-}
-
 // Add allocates, and returns one address at least. When it fails nothing stays allocated: "If, on ADD, a delegated
 // plugin fails, the "upper" plugin should execute again with DEL before returning failure."
 func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {

@@ -233,32 +233,17 @@ type allocator struct{ cnitest.Fake }
 
 func (*allocator) OnlyAllocates() {}
 
-// TestComesFirst: addresses are asked for before there is an interface only of a plugin that has nothing to do with it, and if
-// nothing has to be waited for.
-func TestComesFirst(t *testing.T) {
-	free := t.Context()
-	recorded := cni.WithRecord(free, func() error { return nil })
-	lost := cni.WithRecord(free, func() error { return errors.New("the disk is broken") })
-	none, other, only := ipam.Delegate{}, delegate(t, &cnitest.Fake{}), delegate(t, &allocator{})
-	want := func(what string, have, want bool) {
-		t.Helper()
-		if have != want {
-			t.Errorf("%s: found %t", what, have)
+func TestMayConfigure(t *testing.T) {
+	for what, c := range map[string]struct {
+		of   ipam.Delegate
+		want bool
+	}{
+		"no plugin":               {ipam.Delegate{}, false},
+		"any plugin":              {delegate(t, &cnitest.Fake{}), true},
+		"one that only allocates": {delegate(t, &allocator{}), false},
+	} {
+		if c.of.MayConfigure() != c.want {
+			t.Errorf("%s may configure: found %t", what, !c.want)
 		}
 	}
-	want("no IPAM plugin may configure", none.MayConfigure(), false)
-	want("no IPAM plugin comes first", none.ComesFirst(free), false)
-	want("any plugin may configure", other.MayConfigure(), true)
-	want("any plugin comes first", other.ComesFirst(free), false)
-	want("one that only allocates may configure", only.MayConfigure(), false)
-	want("one that only allocates comes first", only.ComesFirst(free), true)
-	want("with a record on its way", only.ComesFirst(recorded), false)
-	if err := cni.Recorded(recorded); err != nil {
-		t.Error(err)
-	}
-	want("with a record that is durable", only.ComesFirst(recorded), true)
-	if cni.Recorded(lost) == nil || cni.Recorded(lost) == nil {
-		t.Error("a record that is lost is there")
-	}
-	want("with a record that is lost", only.ComesFirst(lost), false)
 }

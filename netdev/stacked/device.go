@@ -3,7 +3,7 @@
 //
 // The interface is created inside the pod's namespace, under its final name, with MAC and MTU, and up: all in one
 // request to the kernel, and looked at by the same datagram. Then its addresses are asked for, since a DHCP client needs an interface
-// that works; or before, of a plugin that needs none.
+// that works.
 package stacked
 
 import (
@@ -60,20 +60,13 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 	var u undo.Stack
 	defer u.OnError(&err)
 
-	var own *types100.Result
-	if d.IPAM.ComesFirst(ctx) && !d.Probe.Enabled() {
-		if own, err = d.addresses(ctx, ns, prev, req, &u); err != nil {
-			return nil, err
-		}
-	}
 	link, err := d.create(ctx, ns, prev, req.IfName, &u)
 	if err != nil {
 		return nil, err
 	}
-	if own == nil {
-		if own, err = d.addresses(ctx, ns, prev, req, &u); err != nil {
-			return nil, err
-		}
+	own, err := d.addresses(ctx, ns, prev, req, &u)
+	if err != nil {
+		return nil, err
 	}
 	if d.IPAM.MayConfigure() { // as DHCP does, which changes the MTU
 		if link, err = ns.Link(req.IfName); err != nil {
