@@ -84,8 +84,7 @@ func (a *attachment) onError(ctx context.Context, what string, do func(context.C
 }
 
 // connect makes the pod's interface and the port, with all that is to be in effect before the first packet, and sets
-// both up: a DHCP client needs them, and whatever time the kernel takes passes while addresses are asked for. The port is
-// up from the start, and has no carrier until the pod's end is.
+// both up: a DHCP client needs them. The pod's end is up from the start, and has no carrier until the port is.
 func (a *attachment) connect(ctx context.Context) error {
 	if err := a.plug(ctx); err != nil {
 		return err
@@ -93,20 +92,11 @@ func (a *attachment) connect(ctx context.Context) error {
 	if err := a.setPort(a.bridge, a.port); err != nil {
 		return err
 	}
-	if err := a.enter(); err != nil {
-		return err
-	}
 	a.describe()
 	if err := a.checkSpoofing(ctx); err != nil {
 		return err
 	}
-	if a.adopted {
-		return a.node.SetUp(a.port)
-	}
-	if a.NoContainerInterface {
-		return nil
-	}
-	return a.pod.SetUp(a.inPod)
+	return a.node.SetUp(a.port)
 }
 
 // plug connects the port to the bridge, both of which it makes if need be.
@@ -117,7 +107,8 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	a.adopted = a.port != nil
 	a.onError(ctx, "create bridge "+a.Bridge, func(ctx context.Context) error { return a.discardBridge(ctx, a.node) })
 	a.onError(ctx, "create the gateway of the VLAN", func(ctx context.Context) error { return a.tidyVLANGateway(ctx, a.node) })
-	br, leave, err := a.enterBridge(ctx, a.node)
+	name := hostName(a.owner.String(), 0)
+	br, inTheWay, leave, err := a.enterBridge(ctx, a.node, name)
 	if err != nil {
 		return err
 	}
@@ -130,23 +121,7 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 		_, err := deletePort(a.node, a.owner)
 		return err
 	})
-	if err := a.createPort(); err != nil {
-		return err
-	}
-	return a.enlistPort()
-}
-
-// enter looks the pod's interface up. It is set up at the same time, unless there have to be rules for its MAC address before.
-func (a *attachment) enter() error {
-	if a.adopted {
-		return nil
-	}
-	b := a.pod.Batch()
-	if !a.MACSpoofCheck && !a.NoContainerInterface {
-		b.SetUpNamed(a.req.IfName)
-	}
-	b.Link(a.req.IfName, &a.inPod)
-	return b.Send()
+	return a.createPort(name, inTheWay == nil)
 }
 
 // adopt connects a port that is there, and marks it, if it can, as one that DEL has to disconnect.
@@ -238,12 +213,15 @@ func (a *attachment) taken(ctx context.Context, addrs []netip.Addr) (map[netip.A
 
 // waitPort returns when packets of the pod can pass. The carrier of a port that was adopted is its plugin's affair.
 func (a *attachment) waitPort(ctx context.Context) error {
-	if a.adopted {
+	if a.adopted || netdev.Operational(a.port) && netdev.Operational(a.inPod) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, carrierPatience)
 	defer cancel()
-	return a.node.WaitCarrier(ctx, a.port.Attrs().Name)
+	if err := a.node.WaitCarrier(ctx, a.port.Attrs().Name); err != nil {
+		return err
+	}
+	return a.pod.WaitCarrier(ctx, a.req.IfName)
 }
 
 // configure gives the pod's interface its addresses and routes. Packets must be able to pass

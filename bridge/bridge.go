@@ -34,6 +34,10 @@ func (e *essentials) findBridge(node *netdev.Namespace) (*netlink.Bridge, error)
 	if err != nil {
 		return nil, err
 	}
+	return e.asBridge(link)
+}
+
+func (e *essentials) asBridge(link netlink.Link) (*netlink.Bridge, error) {
 	br, ok := link.(*netlink.Bridge)
 	if !ok {
 		return nil, stacked.Invalid("bridge", "found %q, which is an interface of type %s, want a bridge or a name that is free", e.Bridge, link.Type())
@@ -42,17 +46,19 @@ func (e *essentials) findBridge(node *netdev.Namespace) (*netlink.Bridge, error)
 }
 
 // enterBridge returns the bridge, fit for the configuration, and created if need be. Nobody deletes it before leave is
-// called.
-func (c *config) enterBridge(ctx context.Context, node *netdev.Namespace) (br *netlink.Bridge, leave func(), err error) {
+// called. The other one is what has a name on the node; nil if nothing has.
+func (c *config) enterBridge(ctx context.Context, node *netdev.Namespace, name string) (br *netlink.Bridge, other netlink.Link, leave func(), err error) {
 	leave, err = node.LockShared(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	br, err = c.findBridge(node)
-	if errors.Is(err, netdev.ErrNotFound) {
+	found, err := node.Find(c.Bridge, name)
+	if err == nil && found[0] != nil {
+		br, err = c.asBridge(found[0])
+	} else if err == nil {
 		leave()
 		if leave, err = node.LockExclusive(ctx); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		br, err = c.findBridge(node)
 		if errors.Is(err, netdev.ErrNotFound) {
@@ -64,9 +70,9 @@ func (c *config) enterBridge(ctx context.Context, node *netdev.Namespace) (br *n
 	}
 	if err != nil {
 		leave()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return br, leave, nil
+	return br, found[1], leave, nil
 }
 
 func (c *config) createBridge(node *netdev.Namespace) (_ *netlink.Bridge, err error) {

@@ -30,63 +30,78 @@ func hostName(owner string, n int) string {
 	return "veth" + hex.EncodeToString(sum[:])[:11] // 15 characters, the most there can be
 }
 
-// createPort makes the pair. The pod's end is in the pod from the start, under its final name.
-func (a *attachment) createPort() error {
+// createPort makes the pair and connects it to the bridge. The first name for the port is free or not.
+func (a *attachment) createPort(name string, free bool) (err error) {
 	for n := range names {
-		// With one queue, or else the kernel makes one per CPU and then waits until it can take them away again.
-		veth := &netdev.NewLink{
-			Kind: "veth", Name: hostName(a.owner.String(), n), Up: true, MTU: a.MTU, TxQueues: 1, RxQueues: 1,
-			Peer: &netdev.NewLink{Name: a.req.IfName, In: a.pod, MTU: a.MTU, MAC: a.mac, TxQueues: 1, RxQueues: 1},
+		if n > 0 {
+			name, free = hostName(a.owner.String(), n), false
 		}
-		err := a.makePair(veth)
-		if errors.Is(err, unix.EEXIST) {
-			// A killed ADD for the same name in another namespace.
-			if found, delErr := deletePort(a.node, a.owner); delErr != nil {
-				return delErr
-			} else if found {
-				err = a.makePair(veth)
+		if !free {
+			if free, err = a.vacate(name); err != nil {
+				return err
+			} else if !free {
+				continue
 			}
 		}
+		err := a.makePair(name)
 		if err == nil {
 			return nil
 		}
-		if free := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || free != nil {
-			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), free)
+		if taken := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || taken != nil {
+			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), taken)
 		}
 	}
 	return fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
 }
 
-func (a *attachment) makePair(veth *netdev.NewLink) error {
-	made, err := a.node.NewLinkHere(veth) // and not the other end, where others may be at work
-	if err == nil {
-		a.port = made
+// vacate tells whether a name for the port is free, having deleted what a killed ADD for the same name in another namespace has left.
+func (a *attachment) vacate(name string) (free bool, err error) {
+	if _, err := deletePort(a.node, a.owner); err != nil {
+		return false, err
 	}
-	return err
+	_, err = a.node.Link(name)
+	if errors.Is(err, netdev.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
 }
 
-// enlistPort marks the port that it has made, and makes it one of the bridge.
-func (a *attachment) enlistPort() error {
-	attributes := []*nl.RtAttr{
-		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))),
-	}
+// makePair makes the pair, with the pod's end in the pod from the start, under its final name, and makes the other one, of a
+// name that is free, a port of the bridge: all of it, and what comes of it, by one datagram. The port is not set up yet if there is more
+// to do before the first packet.
+func (a *attachment) makePair(name string) error {
+	// With one queue, or else the kernel makes one per CPU and then waits until it can take them away again.
+	b := a.node.Batch()
+	b.NewLink(&netdev.NewLink{
+		Kind: "veth", Name: a.req.IfName, In: a.pod, Up: !a.NoContainerInterface, MTU: a.MTU, MAC: a.mac, TxQueues: 1, RxQueues: 1,
+		Peer: &netdev.NewLink{Name: name, MTU: a.MTU, TxQueues: 1, RxQueues: 1},
+	})
 	// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
 	noAddress := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	noAddress.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
-	err := a.enlist(append(attributes, noAddress)...)
+	err := a.enlist(b, name, noAddress)
 	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
-		err = a.enlist(attributes...)
+		err = a.enlist(a.node.Batch(), name)
 	}
-	return connected(a.bridge, a.port, err)
+	if err != nil || a.inPod != nil {
+		return err
+	}
+	a.inPod, err = a.pod.Link(a.req.IfName)
+	return err
 }
 
-// enlist looks the bridge up once more: its first port may have changed MTU and MAC address of one that somebody else has
-// made.
-func (a *attachment) enlist(attributes ...*nl.RtAttr) error {
+// enlist marks the port that is made, makes it one of the bridge, and looks at all three. The bridge's first port may have changed MTU
+// and MAC address of one that somebody else has made.
+func (a *attachment) enlist(b *netdev.Batch, port string, attributes ...*nl.RtAttr) error {
 	var br netlink.Link
-	b := a.node.Batch()
-	b.SetLink(a.port.Attrs().Index, attributes...)
+	b.SetLink(port, func(err error) error { return connected(a.bridge, port, err) }, append(attributes,
+		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))))...)
+	if !a.isParticular() {
+		b.SetUpNamed(port)
+	}
+	b.LinkIn(a.pod, a.req.IfName, &a.inPod)
+	b.Link(port, &a.port)
 	b.LinkAt(a.bridge.Index, &br)
 	if err := b.Send(); err != nil {
 		return err
@@ -97,17 +112,23 @@ func (a *attachment) enlist(attributes ...*nl.RtAttr) error {
 	return nil
 }
 
-// connectPort makes a link a port of the bridge.
-func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
-	return connected(br, port, a.node.Handle().LinkSetMaster(port, br))
+// isParticular tells whether there is more to do with a port before the first packet than to connect it.
+func (a *attachment) isParticular() bool {
+	return a.Hairpin || a.PortIsolation || a.usesVLANs() || a.MACSpoofCheck
 }
 
-func connected(br *netlink.Bridge, port netlink.Link, err error) error {
+// connectPort makes a link a port of the bridge.
+func (a *attachment) connectPort(br *netlink.Bridge, port netlink.Link) error {
+	return connected(br, port.Attrs().Name, a.node.Handle().LinkSetMaster(port, br))
+}
+
+// connected explains why a port could not be connected, if there is an error.
+func connected(br *netlink.Bridge, port string, err error) error {
 	if errors.Is(err, unix.EXFULL) {
 		err = fmt.Errorf("the bridge has 1023 ports, which is the most: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("connect %s to bridge %s: %w", port.Attrs().Name, br.Name, err)
+		return fmt.Errorf("connect %s to bridge %s: %w", port, br.Name, err)
 	}
 	return nil
 }
@@ -150,7 +171,7 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 }
 
 // isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
-// its other end is in another namespace, and not up yet. One that is in use is somebody else's.
+// its other end is in another namespace, and it has no carrier yet. One that is in use is somebody else's.
 func isUnfinished(link netlink.Link) bool {
 	a := link.Attrs()
 	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0

@@ -73,7 +73,7 @@ func (a *attachment) reconnect(ctx context.Context) (err error) {
 	if a.port, err = a.findMade(); err != nil {
 		return err
 	}
-	br, leave, err := a.enterBridge(ctx, a.node)
+	br, _, leave, err := a.enterBridge(ctx, a.node, a.port.Attrs().Name)
 	if err != nil {
 		return err
 	}

@@ -211,6 +211,9 @@ func TestNamesOfPortsAreTaken(t *testing.T) {
 	p.res = nil
 	must(t, p.add())
 	must(t, p.check())
+	if now := w.node.Link(t, name).Attrs(); now.Alias != "somebody else's" || now.MasterIndex != 0 || now.Flags&net.FlagUp != 0 {
+		t.Errorf("somebody else's interface has become %+v", now)
+	}
 	must(t, p.del())
 	must(t, w.node.Handle().LinkDel(other))
 }

@@ -59,6 +59,15 @@ func typeOf(config []byte) (pluginType, error) {
 // Configured says whether there is an address plugin at all.
 func (d Delegate) Configured() bool { return d.plugin != nil }
 
+// An Allocator is an address plugin that tells addresses and leaves the interface alone: it may be there or not.
+type Allocator interface{ OnlyAllocates() }
+
+// MayConfigure tells whether the plugin may look at the interface of the request, or change it.
+func (d Delegate) MayConfigure() bool {
+	_, only := d.plugin.(Allocator)
+	return d.Configured() && !only
+}
+
 // Add allocates, and returns one address at least. When it fails nothing stays allocated: "If, on ADD, a delegated
 // plugin fails, the "upper" plugin should execute again with DEL before returning failure."
 func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {

@@ -228,3 +228,22 @@ func TestAssigned(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+type allocator struct{ cnitest.Fake }
+
+func (*allocator) OnlyAllocates() {}
+
+func TestMayConfigure(t *testing.T) {
+	for what, c := range map[string]struct {
+		of   ipam.Delegate
+		want bool
+	}{
+		"no plugin":               {ipam.Delegate{}, false},
+		"any plugin":              {delegate(t, &cnitest.Fake{}), true},
+		"one that only allocates": {delegate(t, &allocator{}), false},
+	} {
+		if c.of.MayConfigure() != c.want {
+			t.Errorf("%s may configure: found %t", what, !c.want)
+		}
+	}
+}

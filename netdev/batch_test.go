@@ -1,12 +1,15 @@
 package netdev
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
@@ -148,8 +151,9 @@ func TestLinkIsWhatTheLibrarySays(t *testing.T) {
 	must(t, h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br", Alias: "an alias", Group: 7, TxQLen: -1}}))
 	br := p.test.Link(t, "br")
 	must(t, h.LinkSetMaster(p.test.Link(t, "net1"), br))
-	must(t, p.NewLink(&NewLink{Kind: "macvlan", Name: "v", Parent: br.Attrs().Index, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Up: true,
-		Data: []*nl.RtAttr{nl.NewRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(nl.MACVLAN_MODE_PRIVATE))}}))
+	_, err := p.NewLink(&NewLink{Kind: "macvlan", Name: "v", Parent: br.Attrs().Index, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Up: true,
+		Data: []*nl.RtAttr{nl.NewRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(nl.MACVLAN_MODE_PRIVATE))}})
+	must(t, err)
 	for _, name := range []string{"lo", "br", "net1", "v"} {
 		said := func(l netlink.Link) string {
 			a := l.Attrs()
@@ -177,32 +181,165 @@ func TestLinkIsWhatTheLibrarySays(t *testing.T) {
 	}
 }
 
-// TestNewLinkHere: what is made is told as it is, by the kernel's echo or by the next request; nothing is left to be received.
-func TestNewLinkHere(t *testing.T) {
-	p, peers := newPod(t), open(t, nettest.NewNS(t).Path())
-	veth := &NewLink{
-		Kind: "veth", Name: "near", Up: true, MTU: 1400, TxQueues: 1, RxQueues: 1, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7},
-		Peer: &NewLink{Name: "far", In: peers, TxQueues: 1, RxQueues: 1},
+// TestNewLink: what is made is told as it is, here or elsewhere, and of a pair both ends; nothing is left to be received.
+func TestNewLink(t *testing.T) {
+	p, others := newPod(t), open(t, nettest.NewNS(t).Path())
+	for i, in := range []*Namespace{nil, others, others} {
+		name, at := fmt.Sprint("near", i), cmp.Or(in, p.Namespace)
+		veth := &NewLink{
+			Kind: "veth", Name: name, In: in, Up: true, MTU: 1400, TxQueues: 1, RxQueues: 1, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7},
+			Peer: &NewLink{Name: fmt.Sprint("far", i), TxQueues: 1, RxQueues: 1},
+		}
+		made, err := p.NewLink(veth)
+		must(t, err)
+		link, err := at.Link(name)
+		must(t, err)
+		a, now := made.Attrs(), link.Attrs()
+		if a.Name != name || a.Index != now.Index || a.MTU != 1400 || a.HardwareAddr.String() != "02:00:00:00:00:07" ||
+			a.RawFlags != now.RawFlags || a.RawFlags&unix.IFF_UP == 0 || a.OperState != now.OperState || made.Type() != "veth" {
+			t.Errorf("made %s %+v, which is %+v", made.Type(), a, now)
+		}
+		if _, err := p.NewLink(veth); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("the name is taken: %v", err)
+		}
+		if _, err := p.Link(fmt.Sprint("far", i)); err != nil {
+			t.Error(err)
+		}
+		if b, err := at.socket.receive(make([]byte, 4096)); err != errLost {
+			t.Errorf("there is more to receive: %x (%v)", b, err)
+		}
 	}
-	made, err := p.NewLinkHere(veth)
+}
+
+// TestLinkInOfAnOldKernel, which does not know numbers of namespaces, or not in such a question: nothing is told, and no wrong thing.
+func TestLinkInOfAnOldKernel(t *testing.T) {
+	p, other := newPod(t), open(t, nettest.NewNS(t).Path())
+	var found netlink.Link
+	ask := func(name string) netlink.Link {
+		found = nil
+		b := p.Batch()
+		b.LinkIn(other, name, &found)
+		must(t, b.Send())
+		return found
+	}
+	if lo := ask("lo"); lo == nil || lo.Attrs().Name != "lo" {
+		t.Errorf("found %v", lo)
+	}
+	if link := ask("net1"); link != nil {
+		t.Errorf("found %v, which is another namespace's", link)
+	}
+	other.numbered.number += 1000
+	if lo := ask("lo"); lo != nil {
+		t.Errorf("a number that nobody has: %v", lo)
+	}
+	answer, err := p.one(unix.RTM_GETLINK, 0, aboutLink(1))
 	must(t, err)
-	now := p.link(t, "near").Attrs()
-	if a := made.Attrs(); a.Name != "near" || a.Index != now.Index || a.MTU != 1400 || a.HardwareAddr.String() != "02:00:00:00:00:07" ||
-		a.RawFlags&unix.IFF_UP == 0 || a.ParentIndex != now.ParentIndex || a.NetNsID != now.NetNsID || made.Type() != "veth" {
-		t.Errorf("made %s %+v, which is %+v", made.Type(), a, now)
+	if n, ok := numberIn(answer[0][unix.SizeofIfInfomsg:], unix.IFLA_TARGET_NETNSID); ok {
+		t.Errorf("an answer to another question has the number %d", n)
 	}
-	if _, err := p.NewLinkHere(veth); !errors.Is(err, unix.EEXIST) {
-		t.Errorf("the name is taken: %v", err)
+	// The number is the kernel's own.
+	other.numbered = numbered{}
+	number, err := p.numberOf(other)
+	must(t, err)
+	if n, err := p.test.Handle().GetNetNsIdByFd(other.FD()); err != nil || n != int(number) {
+		t.Errorf("the number is %d (%v), found %d", n, err, number)
 	}
-	if b, err := p.socket.receive(make([]byte, 4096)); err != errLost {
-		t.Errorf("there is more to receive: %x (%v)", b, err)
+}
+
+// TestAskedTogether: those who ask at the same time each get the answer to their own question, be it an error or a list.
+func TestAskedTogether(t *testing.T) {
+	p := newPod(t)
+	index := p.link(t, "net1").Attrs().Index
+	questions := []func() error{
+		func() error {
+			link, err := p.LinkAt(index)
+			if err == nil && link.Attrs().Name != "net1" {
+				err = fmt.Errorf("found %s", link.Attrs().Name)
+			}
+			return err
+		},
+		func() error {
+			if _, err := p.Link("nothing"); !errors.Is(err, ErrNotFound) {
+				return fmt.Errorf("an interface that is not there: %v", err)
+			}
+			return nil
+		},
+		func() error {
+			names, err := p.Names()
+			if err == nil && len(names) != 2 {
+				err = fmt.Errorf("found %q", names)
+			}
+			return err
+		},
+		func() error {
+			found, err := p.Find("lo", "nothing", "net1")
+			if err == nil && (found[0] == nil || found[0].Attrs().Name != "lo" || found[1] != nil || found[2].Attrs().Index != index) {
+				err = fmt.Errorf("found %v", found)
+			}
+			return err
+		},
+		func() error {
+			b := p.Batch()
+			b.SetUpNamed("nothing")
+			if err := b.Send(); !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("set up what is not there: %v", err)
+			}
+			return nil
+		},
 	}
-	if _, err := peers.Link("far"); err != nil {
-		t.Error(err)
+	var asking sync.WaitGroup
+	p.socket.mu.Lock()
+	p.socket.sending = true // so that all of them wait
+	p.socket.mu.Unlock()
+	const rounds = 50
+	for range rounds {
+		for i, ask := range questions {
+			asking.Go(func() {
+				for range 3 {
+					if err := ask(); err != nil {
+						t.Errorf("question %d: %v", i, err)
+					}
+				}
+			})
+		}
 	}
-	// What is not told, be it by an older kernel, is asked for.
-	elsewhere := &NewLink{Kind: "veth", Name: "elsewhere", In: peers, TxQueues: 1, RxQueues: 1, Peer: &NewLink{Name: "end", TxQueues: 1, RxQueues: 1}}
-	if _, err := p.NewLinkHere(elsewhere); !errors.Is(err, ErrNotFound) {
-		t.Errorf("an interface that is made elsewhere: %v", err)
+	for waiting := 0; waiting < rounds*len(questions); time.Sleep(time.Millisecond) {
+		p.socket.mu.Lock()
+		waiting = len(p.socket.waiting)
+		p.socket.mu.Unlock()
+	}
+	p.socket.free()
+	asking.Wait()
+}
+
+// TestTakeAlong: what waits goes together as far as there is room for the answers, and lists go alone.
+func TestTakeAlong(t *testing.T) {
+	of := func(n, kind, flags int) *pending {
+		p := &pending{}
+		for range n {
+			p.requests = append(p.requests, request{message: &nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: uint16(flags)}}})
+		}
+		return p
+	}
+	look := func(n int) *pending { return of(n, unix.RTM_GETLINK, 0) }
+	list := of(1, unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	change := of(1, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_EXCL) // flags that have the bits of a list's
+	for _, c := range []struct {
+		own     *pending
+		waiting []*pending
+		taken   int
+	}{
+		{look(1), nil, 0},
+		{look(1), []*pending{look(2), change, look(3)}, 3},
+		{change, []*pending{look(1)}, 1},
+		{look(1), []*pending{look(1), list, look(1)}, 1},
+		{list, []*pending{look(1)}, 0},
+		{look(2), []*pending{look(maxRequests - 2), look(1)}, 1},
+		{look(2), []*pending{look(maxRequests - 1), look(1)}, 0},
+	} {
+		s := &socket{sending: true, waiting: c.waiting}
+		if taken := s.takeAlong(c.own); len(taken) != c.taken || len(s.waiting) != len(c.waiting)-c.taken {
+			t.Errorf("%d of %d are taken along, want %d; %d are left", len(taken), len(c.waiting), c.taken, len(s.waiting))
+		}
 	}
 }

@@ -136,13 +136,13 @@ func (b *Batch) setUp(link netlink.Link) {
 	}, up)
 }
 
-// SetLink has several attributes (IFLA_*) of an interface changed. The error is the kernel's.
-func (b *Batch) SetLink(index int, attributes ...*nl.RtAttr) {
-	data := []nl.NetlinkRequestData{aboutLink(index)}
+// SetLink has several attributes (IFLA_*) changed of an interface that has not been looked up. What the kernel says goes through explain.
+func (b *Batch) SetLink(name string, explain func(error) error, attributes ...*nl.RtAttr) {
+	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), named(name)}
 	for _, a := range attributes {
 		data = append(data, a)
 	}
-	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, plainError, data...)
+	b.add(unix.RTM_SETLINK, unix.NLM_F_ACK, func(_ [][]byte, err error) error { return explain(err) }, data...)
 }
 
 // SetUpNamed has an interface set up that has not been looked up.
@@ -154,8 +154,10 @@ func (b *Batch) SetUpNamed(name string) {
 			return fmt.Errorf("set %s up: %w", name, err)
 		}
 		return nil
-	}, up, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	}, up, named(name))
 }
+
+func named(name string) *nl.RtAttr { return nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)) }
 
 // DeleteLink deletes an interface and the rules of its source routing. It returns nil if there is none.
 func (ns *Namespace) DeleteLink(name string) error {

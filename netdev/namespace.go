@@ -2,8 +2,8 @@
 // that it still is what the result says, and removes it.
 //
 // A [Namespace] holds netlink sockets that were opened inside, so nearly everything happens without a thread having
-// to enter the namespace. What an ADD does goes by a [Batch]: requests in one datagram, and no more is asked for and decoded than is
-// looked at. For the rest there is the library's [Namespace.Handle]. Only sysctls need a thread inside ([Namespace.Do]). What the
+// to enter the namespace. What an ADD does goes by a [Batch]: requests in one datagram, with those of others who ask at the same time,
+// and no more is asked for and decoded than is looked at. For the rest there is the library's [Namespace.Handle]. Only sysctls need a thread inside ([Namespace.Do]). What the
 // kernel takes time for (carrier, duplicate address detection) is waited for by netlink notification, until the context ends; nothing
 // sleeps for that.
 package netdev
@@ -36,6 +36,9 @@ type Namespace struct {
 	id     identity
 	own    bool // it is the process's, in which all threads are but those of a Do
 	users  int  // that have opened it and not closed it, guarded by opened
+
+	numbering sync.Mutex
+	numbered  numbered
 }
 
 // An identity is that of a namespace, whatever paths lead to it.

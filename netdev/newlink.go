@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"cmp"
 	"net"
 
 	"github.com/vishvananda/netlink"
@@ -22,34 +23,16 @@ type NewLink struct {
 	Data       []*nl.RtAttr // what only its kind has
 }
 
-// NewLink makes an interface. The error is the kernel's.
-func (ns *Namespace) NewLink(l *NewLink) error {
+// NewLink makes an interface and returns what it has become; nil if that has to be asked where it is. The error is the kernel's.
+func (ns *Namespace) NewLink(l *NewLink) (made netlink.Link, err error) {
 	b := ns.Batch()
 	b.NewLink(l)
-	return b.Send()
+	b.LinkIn(cmp.Or(l.In, ns), l.Name, &made)
+	return made, b.Send()
 }
 
-// NewLinkHere makes an interface in the namespace that is asked, of a pair the end that is there, and returns what it has become. The
-// error is the kernel's.
-func (ns *Namespace) NewLinkHere(l *NewLink) (made netlink.Link, err error) {
-	b := ns.Batch()
-	b.newLink(l, unix.NLM_F_ECHO, func(messages [][]byte, err error) error {
-		if err == nil && len(messages) > 0 {
-			made, err = decodeLink(messages[0])
-		}
-		return err
-	})
-	if err = b.Send(); err != nil || made != nil {
-		return made, err
-	}
-	return ns.Link(l.Name) // a kernel before 6.2 knows no echo
-}
-
-// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's. Of one that is made
-// elsewhere the kernel's echo would tell nothing.
-func (b *Batch) NewLink(l *NewLink) { b.newLink(l, 0, plainError) }
-
-func (b *Batch) newLink(l *NewLink, flags int, judge func([][]byte, error) error) {
+// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's.
+func (b *Batch) NewLink(l *NewLink) {
 	data := []nl.NetlinkRequestData{l.header()}
 	for _, a := range l.attributes() {
 		data = append(data, a)
@@ -67,7 +50,7 @@ func (b *Batch) newLink(l *NewLink, flags int, judge func([][]byte, error) error
 			peer.AddChild(a)
 		}
 	}
-	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK|flags, judge, append(data, info)...)
+	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, plainError, append(data, info)...)
 }
 
 func (l *NewLink) header() *nl.IfInfomsg {

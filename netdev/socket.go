@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,20 @@ import (
 // A [netlink.Handle] takes more time than the kernel to look up an interface: it zeroes a buffer of 64 KiB for each answer,
 // asks for the number of its own socket, sets deadlines, and goes by the poller.
 type socket struct {
-	mu  sync.Mutex
 	fd  int
-	seq uint32
+	seq uint32 // of who is sending
+
+	mu      sync.Mutex
+	sending bool
+	waiting []*pending // until the socket is free
+}
+
+// A pending is requests that wait until the socket is free.
+type pending struct {
+	requests []request
+	answers  []answer
+	err      error
+	sent     chan bool // whether they have been sent by another one, and are answered; or else it is their turn
 }
 
 // maxAnswer is more than the kernel says of a link with all the names that it can have, and than it puts into one part of a list.
@@ -46,19 +58,96 @@ func (s *socket) close() { _ = unix.Close(s.fd) }
 // An answer is what the kernel has said to a request: messages, and an error.
 type answer struct {
 	messages [][]byte // without header, and valid for good
-	echoed   bool     // what has come of the request is told before it is confirmed
 	ended    bool
 	torn     bool // a list whose objects have changed meanwhile
 	err      error
 }
 
-// ask sends requests in one datagram and returns the answers. The error is of the sending or receiving.
+// ask has the kernel do requests, in order and with no others in between, and returns the answers. The error is of the sending or receiving.
+//
+// While a datagram is on its way, requests of others wait, and all of them go by the next one. The kernel does one thing at a time
+// anyway: whoever asks meanwhile is in the way of who is at work, on a processor that somebody else could use.
+func (s *socket) ask(requests []request) ([]answer, error) {
+	own := &pending{requests: requests}
+	if s.wait(own) {
+		return own.answers, own.err
+	}
+	together := append([]*pending{own}, s.takeAlong(own)...)
+	var all []request
+	for _, p := range together {
+		all = append(all, p.requests...)
+	}
+	answers, err := s.exchange(all)
+	for _, p := range together {
+		if p.err = err; err == nil {
+			p.answers, answers = answers[:len(p.requests)], answers[len(p.requests):]
+		}
+		if p != own {
+			p.sent <- true
+		}
+	}
+	if s.free() {
+		runtime.Gosched() // the kernel first: what follows here can be done by another thread
+	}
+	return own.answers, own.err
+}
+
+// wait returns when others have sent the requests, or it is their turn to be sent.
+func (s *socket) wait(p *pending) (sent bool) {
+	s.mu.Lock()
+	if !s.sending {
+		s.sending = true
+		s.mu.Unlock()
+		return false
+	}
+	p.sent = make(chan bool, 1)
+	s.waiting = append(s.waiting, p)
+	s.mu.Unlock()
+	return <-p.sent
+}
+
+// takeAlong returns those that wait and can go in the same datagram.
+func (s *socket) takeAlong(own *pending) []*pending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, size := 0, len(own.requests)
+	for n < len(s.waiting) && !own.isList() && !s.waiting[n].isList() {
+		if size += len(s.waiting[n].requests); size > maxRequests {
+			break
+		}
+		n++
+	}
+	taken := s.waiting[:n]
+	s.waiting = s.waiting[n:]
+	return taken
+}
+
+// isList tells whether a request is for a list: the kernel gives no more than its first part before it does the next request.
+func (p *pending) isList() bool {
+	m := p.requests[0].message
+	return isGet(m.Type) && m.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP
+}
+
+// isGet tells the requests that ask (RTM_GET*), of which there is one for each kind of object. In others flags mean something else.
+func isGet(kind uint16) bool { return (kind-unix.RTM_BASE)%4 == unix.RTM_GETLINK-unix.RTM_NEWLINK }
+
+// free lets the next ones have their turn, if there are any.
+func (s *socket) free() (next bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sending = len(s.waiting) > 0; s.sending {
+		next := s.waiting[0]
+		s.waiting = s.waiting[1:]
+		next.sent <- false
+	}
+	return s.sending
+}
+
+// exchange sends requests in one datagram and returns the answers.
 //
 // Only the last one is to be confirmed, or answered, if all goes well: since the kernel does one after the other, everything
 // about those before has arrived then.
-func (s *socket) ask(requests []request) (answers []answer, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *socket) exchange(requests []request) (answers []answer, err error) {
 	var datagram []byte
 	first := s.seq + 1
 	for i, r := range requests {
@@ -75,9 +164,6 @@ func (s *socket) ask(requests []request) (answers []answer, err error) {
 	buffer := buffers.Get().(*[maxAnswer]byte)
 	defer buffers.Put(buffer)
 	answers = make([]answer, len(requests))
-	for i, r := range requests {
-		answers[i].echoed = r.message.Flags&unix.NLM_F_ECHO != 0
-	}
 	for last := &answers[len(answers)-1]; !last.ended; {
 		part, err := s.receive(buffer[:])
 		if err == nil {
@@ -107,7 +193,7 @@ func assign(part []byte, answers []answer, first uint32) error {
 	return nil
 }
 
-// take adds a message to the answer. One that is no part of a list, and no echo, ends it.
+// take adds a message to the answer. One that is no part of a list ends it.
 func (a *answer) take(message []byte) {
 	kind, flags := binary.NativeEndian.Uint16(message[4:]), binary.NativeEndian.Uint16(message[6:])
 	data := message[unix.SizeofNlMsghdr:]
@@ -123,7 +209,7 @@ func (a *answer) take(message []byte) {
 	case unix.NLMSG_NOOP:
 	default:
 		a.messages = append(a.messages, append([]byte(nil), data...))
-		a.ended = flags&unix.NLM_F_MULTI == 0 && !a.echoed
+		a.ended = flags&unix.NLM_F_MULTI == 0
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func (ns *Namespace) WaitCarrier(ctx context.Context, ifName string) error {
 	err := ns.waitFor(ctx, func() (bool, error) {
 		link, err := ns.Link(ifName)
-		return err == nil && operational(link), err
+		return err == nil && Operational(link), err
 	}, unix.RTNLGRP_LINK)
 	if err != nil {
 		return fmt.Errorf("wait for the carrier of %s: %w", ifName, err)
@@ -24,8 +24,9 @@ func (ns *Namespace) WaitCarrier(ctx context.Context, ifName string) error {
 	return nil
 }
 
-// operational is true for a device whose driver does not report a state, too.
-func operational(link netlink.Link) bool {
+// Operational tells whether an interface could carry packets when it was looked up. It is true for a device whose driver does not
+// report a state, too.
+func Operational(link netlink.Link) bool {
 	a := link.Attrs()
 	return a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&unix.IFF_LOWER_UP != 0
 }

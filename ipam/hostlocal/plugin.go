@@ -33,7 +33,13 @@ type Plugin struct {
 	BootID, MachineID string
 }
 
-var _ cni.Plugin = Plugin{}
+var (
+	_ cni.Plugin     = Plugin{}
+	_ ipam.Allocator = Plugin{}
+)
+
+// OnlyAllocates implements [ipam.Allocator].
+func (Plugin) OnlyAllocates() {}
 
 // Add implements [cni.Plugin]. All range sets are served, or none is.
 func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {

@@ -17,7 +17,13 @@ import (
 // Plugin is the static plugin. It keeps nothing, so DEL and GC have nothing to do.
 type Plugin struct{}
 
-var _ cni.Plugin = Plugin{}
+var (
+	_ cni.Plugin     = Plugin{}
+	_ ipam.Allocator = Plugin{}
+)
+
+// OnlyAllocates implements [ipam.Allocator].
+func (Plugin) OnlyAllocates() {}
 
 // Add implements [cni.Plugin].
 func (Plugin) Add(_ context.Context, req *cni.Request) (*types100.Result, error) {

@@ -2,7 +2,8 @@
 // have in common, which is nearly everything.
 //
 // The interface is created inside the pod's namespace, under its final name, with MAC and MTU, and up: all in one
-// request to the kernel. Then its addresses are asked for, since a DHCP client needs an interface that works.
+// request to the kernel, and looked at by the same datagram. Then its addresses are asked for, since a DHCP client needs an interface
+// that works.
 package stacked
 
 import (
@@ -59,57 +60,65 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 	var u undo.Stack
 	defer u.OnError(&err)
 
-	if err := d.create(ctx, ns, prev, req.IfName, &u); err != nil {
+	link, err := d.create(ctx, ns, prev, req.IfName, &u)
+	if err != nil {
 		return nil, err
 	}
 	own, err := d.addresses(ctx, ns, prev, req, &u)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.configure(ctx, ns, own, req.IfName); err != nil {
+	if d.IPAM.MayConfigure() { // as DHCP does, which changes the MTU
+		if link, err = ns.Link(req.IfName); err != nil {
+			return nil, err
+		}
+	}
+	own.Interfaces = []*types100.Interface{ns.Interface(link)}
+	if err := ns.Configure(ctx, link, own, d.Options()); err != nil {
 		return nil, err
 	}
 	return merge(prev, own, d.adopts(prev)), nil
 }
 
 // create makes the link.
-func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) error {
+func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) (netlink.Link, error) {
 	home, err := d.home(ns)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer home.Close()
 	lower, err := d.parent(ctx, home, prev)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.usable(lower); err != nil {
-		return err
+		return nil, err
 	}
 	if d.MTU > lower.Attrs().MTU {
-		return Invalid("mtu", "%d is more than the %d of the parent %s", d.MTU, lower.Attrs().MTU, lower.Attrs().Name)
+		return nil, Invalid("mtu", "%d is more than the %d of the parent %s", d.MTU, lower.Attrs().MTU, lower.Attrs().Name)
 	}
-	err = home.NewLink(&netdev.NewLink{
+	link, err := home.NewLink(&netdev.NewLink{
 		Kind: d.Kind, Name: ifName, In: ns, Up: true, Parent: lower.Attrs().Index, MTU: d.MTU, MAC: d.MAC,
 		TxQueues: max(d.TxQueues, 1), RxQueues: max(d.RxQueues, 1), Data: d.Data,
 	})
 	if errors.Is(err, unix.EEXIST) {
 		if taken := ns.Free(ifName); taken != nil {
-			return taken
+			return nil, taken
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))
+		return nil, fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))
 	}
 	u.Add("delete interface "+ifName, func() error { return ns.DeleteLink(ifName) })
-	if d.Finish == nil {
-		return nil
+	if link == nil {
+		if link, err = ns.Link(ifName); err != nil {
+			return nil, err
+		}
 	}
-	link, err := ns.Link(ifName)
-	if err != nil {
-		return err
+	if d.Finish != nil {
+		return link, d.Finish(ns, link)
 	}
-	return d.Finish(ns, link)
+	return link, nil
 }
 
 // explain says what the kernel means.
@@ -124,16 +133,6 @@ func explain(err error) error {
 		return fmt.Errorf("another interface on this parent has that MAC address: %w", err)
 	}
 	return err
-}
-
-// configure gives the link its addresses and routes.
-func (d *Device) configure(ctx context.Context, ns *netdev.Namespace, own *types100.Result, ifName string) error {
-	link, err := ns.Link(ifName) // not earlier: DHCP may have changed its MTU
-	if err != nil {
-		return err
-	}
-	own.Interfaces = []*types100.Interface{ns.Interface(link)}
-	return ns.Configure(ctx, link, own, d.Options())
 }
 
 // Options say how the interface is configured.
