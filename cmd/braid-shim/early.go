@@ -45,20 +45,27 @@ func early(stack *[1 << 20]*byte) {
 	}
 }
 
-// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none.
+// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. A variable that is
+// there twice is not usual.
 func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
 	for i := environ; stack[i] != nil; i++ {
-		name, value := variable(stack[i])
+		name, value, _ := bytes.Cut(cString(stack[i]), []byte("="))
 		switch string(name) {
 		case "CNI_COMMAND":
 			switch string(value) {
 			case "ADD", "DEL", "CHECK":
-				ok = true
 			default:
 				return nil, false
 			}
+			if ok {
+				return nil, false
+			}
+			ok = true
 		case "CNI_NETNS":
-			if len(value) > 0 && value[0] != '/' {
+			if len(value) == 0 { // it is gone
+				continue
+			}
+			if namespace != nil || value[0] != '/' {
 				return nil, false
 			}
 			namespace = unsafe.SliceData(value)
@@ -77,12 +84,7 @@ func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
 	return namespace, ok
 }
 
-// variable returns the parts of a variable of the environment. The value ends with a zero byte, which is not part of it.
-func variable(text *byte) (name, value []byte) {
-	name, value, _ = bytes.Cut(cString(text), []byte("="))
-	return name, value
-}
-
+// cString returns a text that ends with a zero byte, without that.
 func cString(text *byte) []byte {
 	n := 0
 	for ; *(*byte)(unsafe.Add(unsafe.Pointer(text), n)) != 0; n++ {
@@ -254,12 +256,13 @@ func isWhole(message []byte) bool {
 
 // answer returns what the process is to leave, if that is what the worker says.
 func answer(message []byte) (code uintptr, stdout, stderr []byte, ok bool) {
-	message = message[4:]
+	message, more, ok0 := cutText(message)
 	said, message, ok1 := cutText(message)
 	number, message, ok2 := cutText(message)
 	stdout, message, ok3 := cutText(message)
 	stderr, message, ok4 := cutText(message)
-	if !ok1 || !ok2 || !ok3 || !ok4 || len(message) > 0 || string(said) != protocol.Answered || len(number) != 1 || number[0] < '0' || number[0] > '9' {
+	if !ok0 || !ok1 || !ok2 || !ok3 || !ok4 || len(more)+len(message) > 0 ||
+		string(said) != protocol.Answered || len(number) != 1 || number[0] < '0' || number[0] > '9' {
 		return 0, nil, nil, false
 	}
 	return uintptr(number[0] - '0'), stdout, stderr, true
