@@ -26,7 +26,13 @@ type Plugin struct {
 	Find cni.Lookup
 }
 
-var _ cni.Plugin = Plugin{}
+var (
+	_ cni.Plugin = Plugin{}
+	_ cni.Turner = Plugin{}
+)
+
+// TakesTurns implements [cni.Turner].
+func (Plugin) TakesTurns() {}
 
 // Add implements [cni.Plugin].
 func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {
