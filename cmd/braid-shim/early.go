@@ -193,8 +193,10 @@ func handOver(daemon []byte) bool {
 	if errno != 0 {
 		return false
 	}
-	if !connect(fd, daemon) || !send(fd) {
-		syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0) // of half a message a worker does nothing
+	// Who has started the process may have closed its standard files: it is not the worker to whom the answer is printed. Of half a message
+	// a worker does nothing.
+	if fd <= 2 || !connect(fd, daemon) || !send(fd) {
+		syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 		return false
 	}
 	begun.conn = int(fd)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -291,5 +292,28 @@ func TestAllocatesNothing(t *testing.T) {
 	})
 	if allocated > 0 {
 		t.Errorf("%v allocations", allocated)
+	}
+}
+
+// TestClosedFiles: where a standard file should be is no connection. The runtime puts /dev/null there.
+func TestClosedFiles(t *testing.T) {
+	for _, closed := range []string{">&-", "2>&-", ">&- 2>&-"} {
+		n := newNode(t)
+		var after []byte // the call
+		var err error
+		config := n.worker(func(conn *net.UnixConn, _ []string, threads int) {
+			if threads == 1 {
+				t.Error("it is early")
+			}
+			if err = protocol.Send(conn, protocol.Answered, "0", "an answer", "a remark"); err == nil {
+				after, err = io.ReadAll(conn)
+			}
+		})
+		shim := n.command("ADD", "")
+		cmd := exec.Command("/bin/sh", "-c", `exec "$0" `+closed, shim.Path)
+		cmd.Env, cmd.Stdin = shim.Env, strings.NewReader(config)
+		if o := n.run(cmd); o.Exit != 0 || err != nil || len(after) > 0 {
+			t.Errorf("%s: found %+v, and the worker %q, %v", closed, o, after, err)
+		}
 	}
 }

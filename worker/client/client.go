@@ -72,10 +72,10 @@ func (c *Client) Call(environ []string, stdin []byte) (a Answer, done bool) {
 // Resume is [Client.Call] for a call that a worker of root was sent [Client.AcceptTime] ago, or has answered since. Conn is the
 // socket, and said what has come of it.
 func (c *Client) Resume(conn int, said []byte) (a Answer, done bool) {
-	f, err := c.file(conn)
-	if err == nil {
-		err = unix.SetNonblock(conn, false)
+	if err := unix.SetNonblock(conn, false); err != nil { // before it is a file, which would be polled
+		return a, false
 	}
+	f, err := c.file(conn)
 	if err == nil && len(said) == 0 {
 		err = isRead(conn)
 	}
