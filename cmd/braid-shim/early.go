@@ -25,6 +25,7 @@ import (
 // early does a call, or as much of it as goes without a runtime. Its argument is what the kernel has put on the stack: the number of
 // arguments, those, nil, the environment, nil.
 //
+//lint:ignore U1000 start_GOARCH.s calls it
 //go:norace
 func early(stack *[1 << 20]*byte) {
 	environ := 2 + int(uintptr(unsafe.Pointer(stack[0])))
@@ -40,7 +41,7 @@ func early(stack *[1 << 20]*byte) {
 	if !handOver(socket) || !receive() {
 		return
 	}
-	if code, stdout, stderr, ok := answer(begun.answer[:begun.answered]); ok && print(stdout, stderr) {
+	if code, stdout, stderr, ok := answer(begun.answer[:begun.answered]); ok && printAnswer(stdout, stderr) {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(code), 0, 0)
 	}
 }
@@ -278,8 +279,8 @@ func cutText(message []byte) (text, rest []byte, ok bool) {
 	return message[4:end], message[end:], true
 }
 
-// print prints an answer. That nobody reads it must not end the process: main has to undo it.
-func print(stdout, stderr []byte) bool {
+// printAnswer prints it. That nobody reads it must not end the process: main has to undo it.
+func printAnswer(stdout, stderr []byte) bool {
 	ignore, before := sigaction{handler: sigIgn}, sigaction{}
 	_, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGPIPE), uintptr(unsafe.Pointer(&ignore)), uintptr(unsafe.Pointer(&before)), 8, 0, 0)
 	if errno != 0 {
