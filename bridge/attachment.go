@@ -87,9 +87,6 @@ func (a *attachment) onError(ctx context.Context, what string, do func(context.C
 // both up: a DHCP client needs them, and whatever time the kernel takes passes while addresses are asked for. The port is
 // up from the start, and has no carrier until the pod's end is.
 func (a *attachment) connect(ctx context.Context) error {
-	if err := cni.Turn(ctx); err != nil {
-		return err
-	}
 	if err := a.plug(ctx); err != nil {
 		return err
 	}

@@ -22,13 +22,7 @@ type Plugin struct {
 	Find cni.Lookup
 }
 
-var (
-	_ cni.Plugin = Plugin{}
-	_ cni.Turner = Plugin{}
-)
-
-// TakesTurns implements [cni.Turner].
-func (Plugin) TakesTurns() {}
+var _ cni.Plugin = Plugin{}
 
 // Add implements [cni.Plugin].
 func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {

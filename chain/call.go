@@ -41,9 +41,6 @@ func (c *Chain) call(ctx context.Context, i int, verb, ifName string, do func(co
 		ctx = cni.WithTraceParent(ctx, span)
 	}
 	call.Err = do(ctx)
-	if at := cni.TurnCame(ctx); at.After(call.Start) { // it is not to blame for what it had to wait for
-		call.Start = at
-	}
 	call.Took = time.Since(call.Start)
 	tell(call)
 	return c.failed(i, call.Err)

@@ -113,16 +113,6 @@ func (c *Chain) InProcess() bool {
 	})
 }
 
-// TakesTurns says whether the plugins of the chain wait for their turn: all run in this process, and the first one waits, so the others
-// come later.
-func (c *Chain) TakesTurns() bool {
-	if !c.InProcess() || len(c.links) == 0 {
-		return false
-	}
-	_, ok := c.links[0].plugin.(cni.Turner)
-	return ok
-}
-
 // Add runs the chain and returns the result of its last plugin. If a plugin fails, it and those before it are undone
 // and the error is returned; that of an incomplete undo is joined to it and is an *UndoError.
 //

@@ -217,16 +217,23 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 		return nil, err
 	}
 	ctx = cni.WithRecord(ctx, durable)
+	begun := 0
 	exists := make([]bool, len(plan))
-	err = inTurn(ctx, batches(plan, chains), chains, func(ctx context.Context, i int) (err error) {
-		if !chains[i].InProcess() {
+	for _, n := range batches(plan, chains) {
+		if !chains[begun].InProcess() {
 			err = durable()
 		}
 		if err == nil {
-			exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
+			err = atOnce(ctx, begun, n, func(ctx context.Context, i int) (err error) {
+				exists[i], err = c.attachOne(ctx, ns, chains[i], record, i, plan[i].device)
+				return err
+			})
+			begun += n
 		}
-		return err
-	})
+		if err != nil {
+			break
+		}
+	}
 	if cause := durable(); cause != nil && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
@@ -242,54 +249,6 @@ func (c *call) attach(ctx context.Context, ns *netdev.Namespace, plan []Planned,
 	}
 	record.Attachments = made
 	return nil, c.takeBack(ctx, record, err)
-}
-
-// inTurn makes attachments, which are numbered from 0 on, in batches of some sizes, one batch after the other, until one fails.
-func inTurn(ctx context.Context, sizes []int, chains []*chain.Chain, attach func(ctx context.Context, i int) error) error {
-	for first := 0; len(sizes) > 0; {
-		n, then := sizes[0], 0
-		sizes = sizes[1:]
-		if len(sizes) > 0 && allTakeTurns(chains[first+n:][:sizes[0]]) {
-			then, sizes = sizes[0], sizes[1:]
-		}
-		if err := withNext(ctx, first, n, then, attach); err != nil {
-			return err
-		}
-		first += n + then
-	}
-	return nil
-}
-
-func allTakeTurns(chains []*chain.Chain) bool {
-	return !slices.ContainsFunc(chains, func(ch *chain.Chain) bool { return !ch.TakesTurns() })
-}
-
-// withNext makes n attachments, and then others. Those begin at once, and wait for their turn when they have found out and reserved what
-// they can before it.
-func withNext(ctx context.Context, first, n, then int, attach func(ctx context.Context, i int) error) error {
-	if then == 0 {
-		return atOnce(ctx, first, n, attach)
-	}
-	waiting, cancel := context.WithCancel(ctx)
-	defer cancel()
-	waiting, come := cni.WithTurn(waiting)
-	ended := make(chan error, 1)
-	go func() {
-		roomy.Stack()
-		ended <- atOnce(waiting, first+n, then, func(ctx context.Context, i int) error {
-			if err := cni.Recorded(ctx); err != nil { // there is time for that, and addresses can be reserved then
-				return err
-			}
-			return attach(ctx, i)
-		})
-	}()
-	if err := atOnce(ctx, first, n, attach); err != nil {
-		cancel()
-		<-ended // which has undone what it had begun, or says that it exists
-		return err
-	}
-	come()
-	return <-ended
 }
 
 // atOnce does n things, which are numbered from first on, at the same time. When one of them fails, the context of the

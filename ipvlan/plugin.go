@@ -26,13 +26,7 @@ type Plugin struct {
 	Find cni.Lookup
 }
 
-var (
-	_ cni.Plugin = Plugin{}
-	_ cni.Turner = Plugin{}
-)
-
-// TakesTurns implements [cni.Turner].
-func (Plugin) TakesTurns() {}
+var _ cni.Plugin = Plugin{}
 
 // Add implements [cni.Plugin].
 func (p Plugin) Add(ctx context.Context, req *cni.Request) (*types100.Result, error) {

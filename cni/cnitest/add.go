@@ -2,13 +2,11 @@ package cnitest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -205,33 +203,6 @@ func addFails(r *run) {
 
 // addCancelled ends the context at the first moment that the plugin looks at it, at the second, and so on, until the
 // plugin gets by.
-func addWaitsForTurn(r *run) {
-	if _, waits := r.Plugin.(cni.Turner); !waits {
-		return
-	}
-	const aWhile = 50 * time.Millisecond
-	p := r.pod()
-	never, _ := cni.WithTurn(r.Context())
-	ending, cancel := context.WithTimeout(never, aWhile)
-	defer cancel()
-	if err := p.add(ending); !errors.Is(err, context.DeadlineExceeded) {
-		r.Fatalf("ADD before its turn: %v", err)
-	}
-	r.nothingLeft("after an ADD whose turn has not come")
-
-	ctx, come := cni.WithTurn(r.Context())
-	added := make(chan error, 1)
-	go func() { added <- p.add(ctx) }()
-	time.Sleep(aWhile)
-	if slices.Contains(p.ns.Links(r), p.req.IfName) {
-		r.Errorf("%s is there before its turn", p.req.IfName)
-	}
-	come()
-	if err := <-added; err != nil {
-		r.Error(err)
-	}
-}
-
 func addCancelled(r *run) {
 	const enough = 1000
 	for looks := range enough {

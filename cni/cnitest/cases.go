@@ -51,12 +51,6 @@ var cases = []testCase{
 		run:     addCancelled,
 	},
 	{
-		name:    "ADD waits for its turn",
-		promise: "A plugin that is a Turner calls it before it looks at anything that others make, and before it changes anything but reservations of addresses. (cni.Turn)",
-		not:     exemption{ipam},
-		run:     addWaitsForTurn,
-	},
-	{
 		name:    "ADD again after DEL",
 		promise: "A runtime should not call ADD twice (without an intervening DEL) for the same (CNI_CONTAINERID, CNI_IFNAME) tuple.",
 		run:     addAgain,

@@ -74,9 +74,6 @@ func (d *Device) Add(ctx context.Context, req *cni.Request) (res *types100.Resul
 
 // create makes the link.
 func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types100.Result, ifName string, u *undo.Stack) error {
-	if err := cni.Turn(ctx); err != nil {
-		return err
-	}
 	home, err := d.home(ns)
 	if err != nil {
 		return err
