@@ -88,7 +88,9 @@ func call(texts []string) (env func(string) string, stdin string, ok bool) {
 	table := make(map[string]string)
 	for _, e := range texts[2:] {
 		name, value, _ := strings.Cut(e, "=")
-		table[name] = value
+		if _, again := table[name]; !again { // as in a process of Go
+			table[name] = value
+		}
 	}
 	env = func(name string) string { return table[name] }
 	switch env("CNI_COMMAND") {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -22,24 +23,57 @@ func main() {
 	default:
 		become(braid, os.Environ())
 	}
-	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, edge.MaxStdin+1))
+	stdin, err := readAll()
 	if err != nil {
 		become(braid, os.Environ()) // which gets the same error
 	}
 	environ := os.Environ()
 	if len(stdin) <= edge.MaxStdin && exists(braid) {
-		environ = with(environ, edge.CallEnv, strconv.FormatUint(rand.Uint64(), 36))
-		if socket, ok := daemonSocket(stdin); ok {
-			c := client.Client{Socket: protocol.SocketOf(socket), Binary: braid}
-			if a, done := c.Call(environ, stdin); done {
-				os.Exit(deliver(a, braid, stdin))
-			}
+		environ = with(environ, edge.CallEnv, callName())
+		if a, done := call(braid, environ, stdin); done {
+			os.Exit(deliver(a, braid, stdin))
 		}
 	}
 	if err := giveStdin(stdin); err != nil {
 		fail("hand the configuration over to "+braid, err, "the kernel has to have memfd_create (Linux 3.17), and memory")
 	}
 	become(braid, environ)
+}
+
+// readAll reads standard input to its end, or to where it is too much. What early has read of it is the begin.
+func readAll() ([]byte, error) {
+	stdin := bytes.Clone(begun.message[stdinAt:][:begun.stdin])
+	if begun.ended {
+		return stdin, nil
+	}
+	rest, err := io.ReadAll(io.LimitReader(os.Stdin, int64(edge.MaxStdin+1-len(stdin))))
+	return append(stdin, rest...), err
+}
+
+// callName returns the name of this call, which is that under which the worker knows it.
+func callName() string {
+	if begun.conn != 0 {
+		return string(begun.name[len(edge.CallEnv)+1:])
+	}
+	return strconv.FormatUint(rand.Uint64(), 36)
+}
+
+// call has a worker do the call, or goes on where early has left it.
+func call(braid string, environ []string, stdin []byte) (a client.Answer, done bool) {
+	c := client.Client{Binary: braid}
+	if begun.conn != 0 {
+		a, done = c.Resume(begun.conn, begun.answer[:begun.answered])
+		if done { // of what it has answered, that may be printed already
+			a.Stdout, a.Stderr = a.Stdout[begun.stdout:], a.Stderr[begun.stderr:]
+		}
+		return a, done
+	}
+	socket, ok := daemonSocket(stdin)
+	if !ok {
+		return a, false
+	}
+	c.Socket = protocol.SocketOf(string(socket))
+	return c.Call(environ, stdin)
 }
 
 // beside returns the path of braid. The kernel says where this file is, whatever link has led to it.

@@ -29,7 +29,7 @@ import (
 // Under the name braid this test binary says how it was called.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "braid" {
-		stdin, err := io.ReadAll(os.Stdin)
+		stdin, err := io.ReadAll(io.MultiReader(bytes.NewReader(begun.message[stdinAt:][:begun.stdin]), os.Stdin)) // it has early too
 		var st unix.Stat_t
 		err = errors.Join(err, unix.Fstat(0, &st))
 		b, _ := json.Marshal(run{os.Getpid(), os.Getenv("CNI_COMMAND"), len(stdin), st.Mode, os.Environ(), os.Args[1:], fmt.Sprint(err)})

@@ -39,7 +39,7 @@ func TestDaemonSocket(t *testing.T) {
 		`{`:                                            "",
 		`}`:                                            "",
 	} {
-		if got, ok := daemonSocket([]byte(config)); ok != (want != "") || ok && got != want {
+		if got, ok := daemonSocket([]byte(config)); ok != (want != "") || ok && string(got) != want {
 			t.Errorf("%s: found %q, %t, want %q", config, got, ok, want)
 		}
 	}
@@ -63,7 +63,7 @@ func FuzzDaemonSocket(f *testing.F) {
 		if want == "" {
 			want = edge.DefaultDaemonSocket
 		}
-		if path != want {
+		if string(path) != want {
 			t.Errorf("%s: found %q, want %q", config, path, want)
 		}
 	})

@@ -128,6 +128,7 @@ var linkedByShim = []struct{ imports, why string }{
 	{"os/exec", "plugins of others"},
 	{"os/signal", "which end while they run"},
 	{"golang.org/x/sys/unix", "the socket, without package net"},
+	{"unsafe", "what early does before there is a runtime: system calls and the environment as the kernel has them"},
 }
 
 const usual = "os/exec links it, or it is as small"

@@ -3,9 +3,11 @@
 package client
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +47,7 @@ type Answer struct {
 func (c *Client) Call(environ []string, stdin []byte) (a Answer, done bool) {
 	namespace, texts := "", []string{"", string(stdin)}
 	for _, e := range environ {
-		if name, value, _ := strings.Cut(e, "="); isPassed(name) {
+		if name, value, _ := strings.Cut(e, "="); IsPassed(name) {
 			if isRelative(name, value) {
 				return a, false
 			}
@@ -60,10 +62,37 @@ func (c *Client) Call(environ []string, stdin []byte) (a Answer, done bool) {
 	if err != nil {
 		return a, false
 	}
+	if err := c.send(conn, texts); err != nil {
+		conn.Close()
+		return a, false
+	}
+	return attend(conn, conn)
+}
+
+// Resume is [Client.Call] for a call that a worker of root was sent [Client.AcceptTime] ago, or has answered since. Conn is the
+// socket, and said what has come of it.
+func (c *Client) Resume(conn int, said []byte) (a Answer, done bool) {
+	if err := unix.SetNonblock(conn, false); err != nil { // before it is a file, which would be polled
+		return a, false
+	}
+	f, err := c.file(conn)
+	if err == nil && len(said) == 0 {
+		err = isRead(conn)
+	}
+	if err != nil {
+		f.Close()
+		return a, false
+	}
+	return attend(f, io.MultiReader(bytes.NewReader(said), f))
+}
+
+// attend waits for what a worker says that has a call, and does it.
+func attend(conn *os.File, worker io.Reader) (a Answer, done bool) {
 	defer conn.Close()
 	x := &execution{conn: conn}
 	defer func() { x.end(done) }()
-	for m, err := c.ask(conn, texts); ; m, err = protocol.Receive(conn) {
+	for {
+		m, err := protocol.Receive(worker)
 		switch {
 		case err != nil || len(m) == 0:
 			return a, false
@@ -91,34 +120,37 @@ func (c *Client) Ping() error {
 		return err
 	}
 	defer conn.Close()
-	_, err = c.ask(conn, nil) // for whom there is no worker
+	if err := c.send(conn, nil); err != nil { // no call, for which there is no worker
+		return err
+	}
+	_, err = protocol.Receive(conn)
 	return err
 }
 
-// ask sends a call, and returns what the worker says first. That it has accepted the call, it does not say: it has read it then.
-func (c *Client) ask(conn *os.File, texts []string) ([]string, error) {
+// send sends a call, and returns when the worker has accepted it. That, it does not say: it has read it then.
+func (c *Client) send(conn *os.File, texts []string) error {
 	if err := protocol.Send(conn, texts...); err != nil {
-		return nil, err
+		return err
 	}
-	patience := cmp.Or(c.AcceptTime, acceptTime)
-	switch says, err := protocol.Poll(int(conn.Fd()), unix.POLLIN, patience); {
-	case err != nil:
-		return nil, err
-	case !says:
-		unread, err := unix.IoctlGetInt(int(conn.Fd()), unix.SIOCOUTQ)
-		if err == nil && unread > 0 {
-			err = fmt.Errorf("the worker has not read the call within %s", patience)
-		}
-		if err != nil {
-			return nil, err
-		}
+	fd := int(conn.Fd())
+	if says, err := protocol.Poll(fd, unix.POLLIN, cmp.Or(c.AcceptTime, acceptTime)); err != nil || says {
+		return err
 	}
-	return protocol.Receive(conn)
+	return isRead(fd)
 }
 
-// isPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
+// isRead returns an error if a worker has not read all that it was sent.
+func isRead(conn int) error {
+	unread, err := unix.IoctlGetInt(conn, unix.SIOCOUTQ)
+	if err == nil && unread > 0 {
+		err = errors.New("the worker has not read the call in time")
+	}
+	return err
+}
+
+// IsPassed says which of the environment the worker gets: all that a call consists of. The rest is for plugins that are
 // executed.
-func isPassed(name string) bool {
+func IsPassed(name string) bool {
 	return strings.HasPrefix(name, "CNI_") || name == "TRACEPARENT" || name == edge.CallEnv
 }
 
@@ -139,9 +171,8 @@ func (c *Client) dial() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := os.NewFile(uintptr(fd), c.Socket)
-	patience := unix.NsecToTimeval(int64(cmp.Or(c.AcceptTime, acceptTime))) // for room in the backlog, and for the call
-	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err == nil {
+	conn, err := c.file(fd)
+	if err == nil {
 		for err = unix.EINTR; errors.Is(err, unix.EINTR); { // by signals of the runtime of Go, while the backlog is full
 			err = unix.Connect(fd, &unix.SockaddrUnix{Name: c.Socket})
 		}
@@ -154,6 +185,12 @@ func (c *Client) dial() (*os.File, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// file makes a file of a socket, with patience for room in the backlog, and for the call.
+func (c *Client) file(socket int) (*os.File, error) {
+	patience := unix.NsecToTimeval(int64(cmp.Or(c.AcceptTime, acceptTime)))
+	return os.NewFile(uintptr(socket), c.Socket), unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
 }
 
 // isRoot returns an error if a socket is listened at by somebody who could not do the call, whatever is answered.

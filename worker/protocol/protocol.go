@@ -13,11 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// version is raised whenever the meaning of a message changes.
-const version = 2
+// Version is raised whenever the meaning of a message changes.
+const Version = 2
 
 // SocketOf returns where the worker listens of a daemon that listens at a socket.
-func SocketOf(daemon string) string { return strings.TrimSuffix(daemon, ".sock") + ".worker.sock" }
+func SocketOf(daemon string) string { return strings.TrimSuffix(daemon, DaemonEnd) + WorkerEnd }
+
+// The ends of names of sockets.
+const (
+	DaemonEnd = ".sock"
+	WorkerEnd = ".worker.sock"
+)
 
 // A plugin process says first what it wants done: its [Place], its standard input, and of its environment all that the call
 // consists of.
@@ -40,7 +46,7 @@ const (
 // same files, network and processes. File is the binary of the plugin. Namespace is a path that has to lead both of them to the same
 // file, or nowhere.
 func Place(file, namespace string) string {
-	b := binary.BigEndian.AppendUint64(nil, version)
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, PlaceSize), Version)
 	for _, path := range []string{file, "/", "/proc/thread-self/ns/net", "/proc/thread-self/ns/pid", namespace} {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
@@ -51,6 +57,9 @@ func Place(file, namespace string) string {
 	}
 	return string(b)
 }
+
+// PlaceSize is that of a [Place], in bytes.
+const PlaceSize = 8 + 5*(8+8)
 
 // Own is the binary of the process itself, for [Place].
 const Own = "/proc/self/exe"
