@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"go.yaml.in/yaml/v2"
-
 	"github.com/braid-cni/braid/internal/dialed"
 )
 
@@ -33,23 +31,19 @@ func Login(kubeconfig string) (*Server, error) {
 	if err != nil {
 		return nil, notPlain(err)
 	}
-	var c plainConfig
-	if err := yaml.UnmarshalStrict(content, &c); err != nil {
-		return nil, notPlain(err)
-	}
-	cluster, user, err := c.current()
+	cluster, user, err := current(content)
 	if err != nil {
 		return nil, notPlain(err)
 	}
 	files := folder(filepath.Dir(kubeconfig))
-	address, err := url.Parse(cluster.Server)
+	address, err := url.Parse(cluster.server)
 	if err != nil || address.Scheme != "https" || address.Host == "" || address.RawQuery != "" {
-		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
+		return nil, notPlain(fmt.Errorf("server %q", cluster.server))
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.serverName}
 	var authority []byte
-	if cluster.CAFile != "" || cluster.CA != "" {
-		if authority, err = files.read(cluster.CAFile, cluster.CA); err != nil {
+	if cluster.caFile != "" || cluster.ca != "" {
+		if authority, err = files.read(cluster.caFile, cluster.ca); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.RootCAs = x509.NewCertPool()
@@ -57,17 +51,17 @@ func Login(kubeconfig string) (*Server, error) {
 			return nil, notPlain(errors.New("no certificate of the authority"))
 		}
 	}
-	if user.CertFile != "" || user.Cert != "" {
-		cert, certErr := files.read(user.CertFile, user.Cert)
-		key, keyErr := files.read(user.KeyFile, user.Key)
+	if user.certFile != "" || user.cert != "" {
+		cert, certErr := files.read(user.certFile, user.cert)
+		key, keyErr := files.read(user.keyFile, user.key)
 		pair, err := tls.X509KeyPair(cert, key)
 		if err := errors.Join(certErr, keyErr, err); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.Certificates = []tls.Certificate{pair}
 	}
-	if user.TokenFile != "" {
-		if err := regular(files.path(user.TokenFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may come yet
+	if user.tokenFile != "" {
+		if err := regular(files.path(user.tokenFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may come yet
 			return nil, notPlain(err)
 		}
 	}
@@ -82,90 +76,18 @@ func Login(kubeconfig string) (*Server, error) {
 		MaxConnsPerHost:        1, // for HTTP/2; several that are asked for at once would each be one more handshake
 	}
 	switch {
-	case user.TokenFile != "":
-		through = WithTokenFile(files.path(user.TokenFile))(through)
-	case user.Token != "":
-		through = withToken(user.Token, through)
+	case user.tokenFile != "":
+		through = WithTokenFile(files.path(user.tokenFile))(through)
+	case user.token != "":
+		through = withToken(user.token, through)
 	}
 	return &Server{
-		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
+		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.tokenFile != "",
 		trust: trust, authority: authority, connections: dials,
 	}, nil
 }
 
 func notPlain(err error) error { return fmt.Errorf("%w: %v", ErrNotPlain, err) }
-
-// A plainConfig is what Login knows of a kubeconfig.
-type plainConfig struct {
-	APIVersion     string   `yaml:"apiVersion"`
-	Kind           string   `yaml:"kind"`
-	Preferences    struct{} `yaml:"preferences"`
-	CurrentContext string   `yaml:"current-context"`
-	Contexts       []struct {
-		Name    string `yaml:"name"`
-		Context struct {
-			Cluster   string `yaml:"cluster"`
-			User      string `yaml:"user"`
-			Namespace string `yaml:"namespace"`
-		} `yaml:"context"`
-	} `yaml:"contexts"`
-	Clusters []struct {
-		Name    string       `yaml:"name"`
-		Cluster plainCluster `yaml:"cluster"`
-	} `yaml:"clusters"`
-	Users []struct {
-		Name string    `yaml:"name"`
-		User plainUser `yaml:"user"`
-	} `yaml:"users"`
-}
-
-type plainCluster struct {
-	Server     string `yaml:"server"`
-	CAFile     string `yaml:"certificate-authority"`
-	CA         string `yaml:"certificate-authority-data"`
-	ServerName string `yaml:"tls-server-name"`
-}
-
-type plainUser struct {
-	Token     string `yaml:"token"`
-	TokenFile string `yaml:"tokenFile"`
-	CertFile  string `yaml:"client-certificate"`
-	Cert      string `yaml:"client-certificate-data"`
-	KeyFile   string `yaml:"client-key"`
-	Key       string `yaml:"client-key-data"`
-}
-
-// current returns what the current context names. Where two say the same thing, client-go knows which one counts.
-func (c *plainConfig) current() (cluster plainCluster, user plainUser, err error) {
-	var contexts, clusters, users int
-	for _, context := range c.Contexts {
-		if context.Name != c.CurrentContext {
-			continue
-		}
-		contexts++
-		for _, named := range c.Clusters {
-			if named.Name == context.Context.Cluster {
-				clusters++
-				cluster = named.Cluster
-			}
-		}
-		for _, named := range c.Users {
-			if named.Name == context.Context.User {
-				users++
-				user = named.User
-			}
-		}
-	}
-	switch {
-	case contexts != 1 || clusters != 1 || users != 1:
-		err = fmt.Errorf("context %q is there %d times, its cluster %d and its user %d times", c.CurrentContext, contexts, clusters, users)
-	case both(cluster.CAFile, cluster.CA), both(user.Token, user.TokenFile), both(user.CertFile, user.Cert), both(user.KeyFile, user.Key):
-		err = errors.New("something is given twice")
-	}
-	return cluster, user, err
-}
-
-func both(a, b string) bool { return a != "" && b != "" }
 
 // A folder is where relative paths begin.
 type folder string
