@@ -65,8 +65,8 @@ var reserved = []struct {
 	},
 	{
 		[]string{"google.golang.org/protobuf/..."},
-		[]string{"node/metrics", "node/tracing", "kube/devices"},
-		"messages are for those who watch, and for the kubelet",
+		[]string{"node/metrics", "node/tracing"},
+		"messages are for those who watch",
 	},
 	{
 		[]string{"google.golang.org/grpc/..."}, nil,
@@ -93,6 +93,7 @@ var reserved = []struct {
 // linkedByBraid is all from outside that cmd/braid and the packages of Braid below it may import, so that it stays
 // small and starts in milliseconds.
 var linkedByBraid = []struct{ imports, why string }{
+	{"github.com/VictoriaMetrics/easyproto", "what the kubelet answers about devices, when no daemon does; google.golang.org/protobuf reads the binary at each start"},
 	{"github.com/containernetworking/cni/pkg/types/...", "results and errors of CNI"},
 	{"github.com/containernetworking/cni/pkg/utils", "the rules for names"},
 	{"github.com/containernetworking/cni/pkg/version", "versions of results"},
@@ -110,7 +111,6 @@ var linkedByBraid = []struct{ imports, why string }{
 	{"golang.org/x/net/ipv6", "router advertisements"},
 	{"golang.org/x/sync/errgroup", "attachments that go together"},
 	{"golang.org/x/sys/unix", "locks and namespaces"},
-	{"google.golang.org/protobuf/encoding/protowire", "what the kubelet answers about devices, when no daemon does"},
 }
 
 // ofDaemonInBraid are the packages of the daemon that cmd/braid may link.
