@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/cni"
-	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -122,10 +121,7 @@ func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *
 		return k.report(ctx, report)
 	}
 	reported := make(chan error, 1)
-	go func() {
-		roomy.Stack()
-		reported <- k.report(ctx, report)
-	}()
+	go func() { reported <- k.report(ctx, report) }()
 	err := k.journal.Finish(record)
 	return errors.Join(err, <-reported)
 }
