@@ -14,9 +14,9 @@ import (
 const maxKubeconfig = 1 << 20
 
 // A plainCluster and a plainUser are what Login knows of those.
-type plainCluster struct{ server, caFile, ca, serverName string }
+type plainCluster struct{ Server, CAFile, CA, ServerName string }
 
-type plainUser struct{ token, tokenFile, certFile, cert, keyFile, key string }
+type plainUser struct{ Token, TokenFile, CertFile, Cert, KeyFile, Key string }
 
 // current reads what the current context of a kubeconfig names. Where two say the same thing, client-go knows which one counts.
 //
@@ -47,13 +47,13 @@ func current(kubeconfig []byte) (cluster plainCluster, user plainUser, err error
 	r.text(context, "namespace")
 	c := r.named(document, "clusters", "cluster", r.text(context, "cluster"))
 	r.known(c, "server", "certificate-authority", "certificate-authority-data", "tls-server-name")
-	cluster.server, cluster.serverName = r.text(c, "server"), r.text(c, "tls-server-name")
-	cluster.caFile, cluster.ca = r.either(c, "certificate-authority", "certificate-authority-data")
+	cluster.Server, cluster.ServerName = r.text(c, "server"), r.text(c, "tls-server-name")
+	cluster.CAFile, cluster.CA = r.either(c, "certificate-authority", "certificate-authority-data")
 	u := r.named(document, "users", "user", r.text(context, "user"))
 	r.known(u, "token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data")
-	user.token, user.tokenFile = r.either(u, "token", "tokenFile")
-	user.certFile, user.cert = r.either(u, "client-certificate", "client-certificate-data")
-	user.keyFile, user.key = r.either(u, "client-key", "client-key-data")
+	user.Token, user.TokenFile = r.either(u, "token", "tokenFile")
+	user.CertFile, user.Cert = r.either(u, "client-certificate", "client-certificate-data")
+	user.KeyFile, user.Key = r.either(u, "client-key", "client-key-data")
 	return cluster, user, r.err
 }
 

@@ -36,14 +36,14 @@ func Login(kubeconfig string) (*Server, error) {
 		return nil, notPlain(err)
 	}
 	files := folder(filepath.Dir(kubeconfig))
-	address, err := url.Parse(cluster.server)
+	address, err := url.Parse(cluster.Server)
 	if err != nil || address.Scheme != "https" || address.Host == "" || address.RawQuery != "" {
-		return nil, notPlain(fmt.Errorf("server %q", cluster.server))
+		return nil, notPlain(fmt.Errorf("server %q", cluster.Server))
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.serverName}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cluster.ServerName}
 	var authority []byte
-	if cluster.caFile != "" || cluster.ca != "" {
-		if authority, err = files.read(cluster.caFile, cluster.ca); err != nil {
+	if cluster.CAFile != "" || cluster.CA != "" {
+		if authority, err = files.read(cluster.CAFile, cluster.CA); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.RootCAs = x509.NewCertPool()
@@ -51,17 +51,17 @@ func Login(kubeconfig string) (*Server, error) {
 			return nil, notPlain(errors.New("no certificate of the authority"))
 		}
 	}
-	if user.certFile != "" || user.cert != "" {
-		cert, certErr := files.read(user.certFile, user.cert)
-		key, keyErr := files.read(user.keyFile, user.key)
+	if user.CertFile != "" || user.Cert != "" {
+		cert, certErr := files.read(user.CertFile, user.Cert)
+		key, keyErr := files.read(user.KeyFile, user.Key)
 		pair, err := tls.X509KeyPair(cert, key)
 		if err := errors.Join(certErr, keyErr, err); err != nil {
 			return nil, notPlain(err)
 		}
 		trust.Certificates = []tls.Certificate{pair}
 	}
-	if user.tokenFile != "" {
-		if err := regular(files.path(user.tokenFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may come yet
+	if user.TokenFile != "" {
+		if err := regular(files.path(user.TokenFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may come yet
 			return nil, notPlain(err)
 		}
 	}
@@ -76,13 +76,13 @@ func Login(kubeconfig string) (*Server, error) {
 		MaxConnsPerHost:        1, // for HTTP/2; several that are asked for at once would each be one more handshake
 	}
 	switch {
-	case user.tokenFile != "":
-		through = WithTokenFile(files.path(user.tokenFile))(through)
-	case user.token != "":
-		through = withToken(user.token, through)
+	case user.TokenFile != "":
+		through = WithTokenFile(files.path(user.TokenFile))(through)
+	case user.Token != "":
+		through = withToken(user.Token, through)
 	}
 	return &Server{
-		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.tokenFile != "",
+		URL: address, HTTP: &http.Client{Transport: through}, Credentials: "kubeconfig " + kubeconfig, Rereads: user.TokenFile != "",
 		trust: trust, authority: authority, connections: dials,
 	}, nil
 }
