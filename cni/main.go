@@ -75,13 +75,6 @@ type Process struct {
 	heard <-chan struct{} // closed when signals cancel the context; nil if they need not
 }
 
-// hear returns when signals are heard.
-func (p *Process) hear() {
-	if p.heard != nil {
-		<-p.heard
-	}
-}
-
 // Run is [Main] without the operating system. It returns the exit code.
 //
 // "A plugin must exit with a return code of 0 on success, and non-zero on failure. If the plugin encounters an error,
@@ -105,8 +98,7 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {
 			protocol = c.version
-			proc.hear()
-			err = c.serve(ctx, p, proc)
+			err = c.serve(hearing(ctx, command, p, proc.heard), p, proc)
 		}
 	}
 	if err == nil {
