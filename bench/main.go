@@ -11,6 +11,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -297,11 +298,17 @@ func (b *bench) startCluster(kubebin string) {
 	b.kubeconfig = b.cluster.Kubeconfig("kube-system", "bench", b.cluster.URL)
 	content, err := os.ReadFile(b.kubeconfig)
 	b.t.must(err)
-	_, rest, _ := strings.Cut(string(content), `token: "`)
-	b.token, _, _ = strings.Cut(rest, `"`)
-	_, rest, _ = strings.Cut(string(content), `certificate-authority: "`)
-	path, _, _ := strings.Cut(rest, `"`)
-	ca, err := os.ReadFile(path)
+	var c struct {
+		Clusters []struct {
+			Cluster struct {
+				CA string `json:"certificate-authority"`
+			}
+		}
+		Users []struct{ User struct{ Token string } }
+	}
+	b.t.must(json.Unmarshal(content, &c))
+	b.token = c.Users[0].User.Token
+	ca, err := os.ReadFile(c.Clusters[0].Cluster.CA)
 	b.t.must(err)
 	b.ca = string(ca)
 }

@@ -28,10 +28,25 @@ import (
 // at once.
 func Main(p Plugin, about string) {
 	env := takeCallID()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	context.AfterFunc(ctx, stop)
-	surviveReader()
-	os.Exit(Run(ctx, p, about, Process{Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
+	ctx, heard := hearSignals()
+	os.Exit(Run(ctx, p, about, Process{Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, heard: heard}))
+}
+
+// hearSignals returns a context that SIGTERM and SIGINT cancel, and what is closed when they do. To listen is a quarter of a
+// millisecond's work with other threads, and there is nothing to undo before the request has been read.
+func hearSignals() (ctx context.Context, heard <-chan struct{}) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	listening := make(chan struct{})
+	go func() {
+		signalled, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		context.AfterFunc(signalled, func() {
+			stop()
+			cancel(context.Cause(signalled))
+		})
+		surviveReader()
+		close(listening)
+	}()
+	return ctx, listening
 }
 
 // takeCallID returns the environment, from which the name of the call goes then: plugins that are executed have calls of their own.
@@ -56,6 +71,8 @@ type Process struct {
 	Stdin  io.Reader
 	Stdout io.Writer // one JSON document, or nothing
 	Stderr io.Writer // text for people
+
+	heard <-chan struct{} // closed when signals cancel the context; nil if they need not
 }
 
 // Run is [Main] without the operating system. It returns the exit code.
@@ -81,7 +98,7 @@ func Run(ctx context.Context, p Plugin, about string, proc Process) (exitCode in
 		var c *call
 		if c, err = readCall(ctx, command, proc); err == nil {
 			protocol = c.version
-			err = c.serve(ctx, p, proc)
+			err = c.serve(hearing(ctx, command, p, proc.heard), p, proc)
 		}
 	}
 	if err == nil {

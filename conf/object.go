@@ -18,34 +18,6 @@ type member struct {
 	value json.RawMessage
 }
 
-// membersOf splits an object into its members, in their order.
-func membersOf(object []byte) ([]member, error) {
-	dec := json.NewDecoder(bytes.NewReader(object))
-	token, err := dec.Token()
-	if err != nil {
-		return nil, fmt.Errorf("read object: %w", err)
-	}
-	if token != json.Delim('{') {
-		return nil, fmt.Errorf("found %s, want an object", quote(json.RawMessage(object)))
-	}
-	var members []member
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("read object: %w", err)
-		}
-		m := member{key: key.(string)}
-		if err := dec.Decode(&m.value); err != nil {
-			return nil, fmt.Errorf("read key %s: %w", quote(m.key), err)
-		}
-		members = append(members, m)
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("read object: %w", err)
-	}
-	return members, nil
-}
-
 // writeObject is the inverse of membersOf.
 func writeObject(members []member) ([]byte, error) {
 	var b bytes.Buffer

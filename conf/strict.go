@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -62,45 +61,6 @@ type level struct {
 	key   string            // the member being read
 	index int               // the element being read
 	value bool              // in an object: the next token is a value
-}
-
-// checkKeys walks a document that is known to be valid JSON.
-func checkKeys(doc []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	dec.UseNumber()
-	var levels []level
-	for {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if token == json.Delim('}') || token == json.Delim(']') {
-			levels = levels[:len(levels)-1]
-			next(levels)
-			continue
-		}
-		if n := len(levels); n > 0 && levels[n-1].keys != nil && !levels[n-1].value {
-			if err := levels[n-1].addKey(token.(string)); err != nil {
-				return fmt.Errorf("%s%w", path(levels[:n-1]), err)
-			}
-			continue
-		}
-		switch token {
-		case json.Delim('{'):
-			levels = append(levels, level{keys: map[string]string{}})
-		case json.Delim('['):
-			levels = append(levels, level{})
-		default:
-			next(levels)
-			continue
-		}
-		if len(levels) > maxDepth {
-			return fmt.Errorf("more than %d objects and lists within each other", maxDepth)
-		}
-	}
 }
 
 // next is called after each value.

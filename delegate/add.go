@@ -54,6 +54,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.mayDo(); err != nil {
 		return nil, err
 	}
+	cni.Hear(ctx) // nothing was changed so far
 	if err := c.undoEarlier(ctx); err != nil {
 		return nil, err
 	}
@@ -116,6 +117,9 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	}
 	return c.result(record, inherited), cluster.conclude(ctx, record, report)
 }
+
+// HearsLate implements [cni.Late].
+func (d *Delegator) HearsLate() {}
 
 // inherited returns the cluster-wide default network of a plugin that is chained after the one that makes it, as if it
 // were an attachment; nothing if this plugin makes the default network itself. It is neither checked nor undone here.

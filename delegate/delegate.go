@@ -68,7 +68,7 @@ type NewResolver func(c *conf.Config, log *slog.Logger) (interface {
 	io.Closer
 }, error)
 
-var _ cni.Plugin = (*Delegator)(nil)
+var _ cni.Late = (*Delegator)(nil)
 
 // A call is one request with what its configuration says.
 type call struct {

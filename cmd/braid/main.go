@@ -13,12 +13,14 @@ import (
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/delegate"
 	"github.com/braid-cni/braid/internal/buildinfo"
+	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/journal"
 	"github.com/braid-cni/braid/kube/direct"
 	"github.com/braid-cni/braid/resolve"
 )
 
 func main() {
+	roomy.Large()
 	name := filepath.Base(os.Args[0])
 	about := fmt.Sprintf("CNI plugin %s of Braid %s", name, buildinfo.Version)
 	if len(os.Args) == 3 && os.Args[1] == "worker" {

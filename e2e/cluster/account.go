@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,7 +14,7 @@ import (
 func (c *Cluster) Kubeconfig(namespace, serviceAccount, url string) string {
 	c.t.Helper()
 	path := filepath.Join(c.t.TempDir(), "kubeconfig")
-	c.writeKubeconfig(path, url, fmt.Sprintf("token: %q", c.token(namespace, serviceAccount, "")))
+	c.writeKubeconfig(path, url, map[string]string{"token": c.token(namespace, serviceAccount, "")})
 	return path
 }
 
@@ -30,8 +31,9 @@ func (c *Cluster) ClientKubeconfig(user, group, url string) (path string, issue 
 	}
 	issue(user, group)
 	path = filepath.Join(dir, "kubeconfig")
-	c.writeKubeconfig(path, url, fmt.Sprintf("client-certificate: %q, client-key: %q",
-		filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key")))
+	c.writeKubeconfig(path, url, map[string]string{
+		"client-certificate": filepath.Join(dir, "client.crt"), "client-key": filepath.Join(dir, "client.key"),
+	})
 	return path, issue
 }
 
@@ -50,16 +52,20 @@ func replace(c *Cluster, from, to string) {
 	}
 }
 
-func (c *Cluster) writeKubeconfig(path, url, user string) {
+// writeKubeconfig writes JSON, as braidd install does.
+func (c *Cluster) writeKubeconfig(path, url string, user map[string]string) {
 	c.t.Helper()
-	content := fmt.Sprintf(`apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{name: test, context: {cluster: test, user: braid}}]
-clusters: [{name: test, cluster: {server: %q, certificate-authority: %q}}]
-users: [{name: braid, user: {%s}}]
-`, url, c.pki.path("ca.crt"), user)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	type object map[string]any
+	content, err := json.Marshal(object{
+		"apiVersion": "v1", "kind": "Config", "current-context": "test",
+		"contexts": []object{{"name": "test", "context": object{"cluster": "test", "user": "braid"}}},
+		"clusters": []object{{"name": "test", "cluster": object{"server": url, "certificate-authority": c.pki.path("ca.crt")}}},
+		"users":    []object{{"name": "braid", "user": user}},
+	})
+	if err == nil {
+		err = os.WriteFile(path, content, 0o600)
+	}
+	if err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -95,7 +101,7 @@ func (c *Cluster) NewAccount(namespace, serviceAccount, url string) *Account {
 		Kubeconfig: filepath.Join(dir, "kubeconfig"), c: c, namespace: namespace, name: serviceAccount, tokenFile: filepath.Join(dir, "token"),
 	}
 	a.issue()
-	c.writeKubeconfig(a.Kubeconfig, url, fmt.Sprintf("tokenFile: %q", a.tokenFile))
+	c.writeKubeconfig(a.Kubeconfig, url, map[string]string{"tokenFile": a.tokenFile})
 	return a
 }
 

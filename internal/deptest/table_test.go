@@ -65,8 +65,8 @@ var reserved = []struct {
 	},
 	{
 		[]string{"google.golang.org/protobuf/..."},
-		[]string{"node/metrics", "node/tracing", "kube/devices"},
-		"messages are for those who watch, and for the kubelet",
+		[]string{"node/metrics", "node/tracing"},
+		"messages are for those who watch",
 	},
 	{
 		[]string{"google.golang.org/grpc/..."}, nil,
@@ -93,9 +93,11 @@ var reserved = []struct {
 // linkedByBraid is all from outside that cmd/braid and the packages of Braid below it may import, so that it stays
 // small and starts in milliseconds.
 var linkedByBraid = []struct{ imports, why string }{
+	{"github.com/VictoriaMetrics/easyproto", "what the kubelet answers about devices, when no daemon does; google.golang.org/protobuf reads the binary at each start"},
 	{"github.com/containernetworking/cni/pkg/types/...", "results and errors of CNI"},
 	{"github.com/containernetworking/cni/pkg/utils", "the rules for names"},
 	{"github.com/containernetworking/cni/pkg/version", "versions of results"},
+	{"github.com/goccy/go-yaml", "a kubeconfig that is YAML, when no daemon answers; other libraries take each process more to initialise"},
 	{"github.com/google/nftables/...", "masquerading and spoof checks without running nft"},
 	{"github.com/insomniacslk/dhcp/...", "a lease is released without the lease keeper, too"},
 	{"github.com/mdlayher/arp", "address conflict detection, gratuitous ARP"},
@@ -105,12 +107,10 @@ var linkedByBraid = []struct{ imports, why string }{
 	{"github.com/mdlayher/packet", "DHCP on an interface without an address"},
 	{"github.com/vishvananda/netlink/...", "links, addresses and routes"},
 	{"github.com/vishvananda/netns", "handles of namespaces"},
-	{"go.yaml.in/yaml/v2", "a kubeconfig, when no daemon answers"},
 	{"golang.org/x/net/bpf", "DHCP answers only, of all that the interface receives"},
 	{"golang.org/x/net/ipv6", "router advertisements"},
 	{"golang.org/x/sync/errgroup", "attachments that go together"},
 	{"golang.org/x/sys/unix", "locks and namespaces"},
-	{"google.golang.org/protobuf/encoding/protowire", "what the kubelet answers about devices, when no daemon does"},
 }
 
 // ofDaemonInBraid are the packages of the daemon that cmd/braid may link.

@@ -13,7 +13,7 @@ func deep(n int) byte {
 
 // A goroutine whose calls need ten kilobytes.
 func BenchmarkGoroutine(b *testing.B) {
-	for name, begin := range map[string]func(){"as it is": func() {}, "roomy": Stack} {
+	for name, begin := range map[string]func(){"as it is": func() {}, "roomy": Stack, "large": Large} {
 		b.Run(name, func(b *testing.B) {
 			done := make(chan byte)
 			for b.Loop() {

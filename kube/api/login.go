@@ -11,8 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-
-	"go.yaml.in/yaml/v2"
 )
 
 // ErrNotPlain tells that a kubeconfig has more in it than [Login] knows. client-go knows all.
@@ -26,11 +24,7 @@ func Login(kubeconfig string) (*Server, error) {
 	if err != nil {
 		return nil, notPlain(err)
 	}
-	var c plainConfig
-	if err := yaml.UnmarshalStrict(content, &c); err != nil {
-		return nil, notPlain(err)
-	}
-	cluster, user, err := c.current()
+	cluster, user, err := current(content)
 	if err != nil {
 		return nil, notPlain(err)
 	}
@@ -89,78 +83,6 @@ func Login(kubeconfig string) (*Server, error) {
 }
 
 func notPlain(err error) error { return fmt.Errorf("%w: %v", ErrNotPlain, err) }
-
-// A plainConfig is what Login knows of a kubeconfig.
-type plainConfig struct {
-	APIVersion     string   `yaml:"apiVersion"`
-	Kind           string   `yaml:"kind"`
-	Preferences    struct{} `yaml:"preferences"`
-	CurrentContext string   `yaml:"current-context"`
-	Contexts       []struct {
-		Name    string `yaml:"name"`
-		Context struct {
-			Cluster   string `yaml:"cluster"`
-			User      string `yaml:"user"`
-			Namespace string `yaml:"namespace"`
-		} `yaml:"context"`
-	} `yaml:"contexts"`
-	Clusters []struct {
-		Name    string       `yaml:"name"`
-		Cluster plainCluster `yaml:"cluster"`
-	} `yaml:"clusters"`
-	Users []struct {
-		Name string    `yaml:"name"`
-		User plainUser `yaml:"user"`
-	} `yaml:"users"`
-}
-
-type plainCluster struct {
-	Server     string `yaml:"server"`
-	CAFile     string `yaml:"certificate-authority"`
-	CA         string `yaml:"certificate-authority-data"`
-	ServerName string `yaml:"tls-server-name"`
-}
-
-type plainUser struct {
-	Token     string `yaml:"token"`
-	TokenFile string `yaml:"tokenFile"`
-	CertFile  string `yaml:"client-certificate"`
-	Cert      string `yaml:"client-certificate-data"`
-	KeyFile   string `yaml:"client-key"`
-	Key       string `yaml:"client-key-data"`
-}
-
-// current returns what the current context names. Where two say the same thing, client-go knows which one counts.
-func (c *plainConfig) current() (cluster plainCluster, user plainUser, err error) {
-	var contexts, clusters, users int
-	for _, context := range c.Contexts {
-		if context.Name != c.CurrentContext {
-			continue
-		}
-		contexts++
-		for _, named := range c.Clusters {
-			if named.Name == context.Context.Cluster {
-				clusters++
-				cluster = named.Cluster
-			}
-		}
-		for _, named := range c.Users {
-			if named.Name == context.Context.User {
-				users++
-				user = named.User
-			}
-		}
-	}
-	switch {
-	case contexts != 1 || clusters != 1 || users != 1:
-		err = fmt.Errorf("context %q is there %d times, its cluster %d and its user %d times", c.CurrentContext, contexts, clusters, users)
-	case both(cluster.CAFile, cluster.CA), both(user.Token, user.TokenFile), both(user.CertFile, user.Cert), both(user.KeyFile, user.Key):
-		err = errors.New("something is given twice")
-	}
-	return cluster, user, err
-}
-
-func both(a, b string) bool { return a != "" && b != "" }
 
 // A folder is where relative paths begin.
 type folder string

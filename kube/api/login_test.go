@@ -18,6 +18,7 @@ import (
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/kube/api"
 	"github.com/braid-cni/braid/kube/kubetest"
@@ -58,7 +59,7 @@ func TestOneConnection(t *testing.T) {
 	}
 }
 
-// TestLogin: what it takes leads to the server, with the credentials; what it does not, client-go may.
+// TestLogin: what it takes leads to the server, with the credentials; what it does not, client-go may. YAML and JSON are the same.
 func TestLogin(t *testing.T) {
 	var authorization string
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -89,12 +90,18 @@ users: [{name: a, user: {tokenFile: token}}, {name: b, user: {token: wrong}}]
 		name, old, new string
 		authorization  string // empty: it is not plain
 	}{
-		{"as braidd install writes it", "", "", "Bearer from-file"},
+		{"as it is", "", "", "Bearer from-file"},
 		{"token", "tokenFile: token", "token: secret", "Bearer secret"},
 		{"authority within", "certificate-authority: ca.crt", embedded, "Bearer from-file"},
 		{"path before the API", `"SERVER"`, `"SERVER/behind/a/proxy"`, "Bearer from-file"},
 
 		{"no YAML", "apiVersion: v1", "{", ""},
+		{"large", "apiVersion: v1", "apiVersion: v" + strings.Repeat("1", 1<<20), ""},
+		{"key that is there twice", "kind: Config", "kind: Config\nkind: Config", ""},
+		{"key in another case", "current-context: a", "Current-Context: a", ""},
+		{"number for a token", "tokenFile: token", "token: 17", ""},
+		{"list for an object", "{cluster: a, user: a, namespace: kube-system}", "[a]", ""},
+		{"object for a list", `[{name: b, context: {cluster: b, user: b}}, {name: a, context: {cluster: a, user: a, namespace: kube-system}}]`, "{}", ""},
 		{"no such context", "current-context: a", "current-context: c", ""},
 		{"no current context", "current-context: a", "", ""},
 		{"two clusters of a name", "name: b, cluster:", "name: a, cluster:", ""},
@@ -113,10 +120,10 @@ users: [{name: a, user: {tokenFile: token}}, {name: b, user: {token: wrong}}]
 		{"pipe", "tokenFile: token", "tokenFile: pipe", ""},
 		{"certificate without a key", "tokenFile: token", "client-certificate: ca.crt", ""},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			text := strings.ReplaceAll(strings.Replace(plain, tt.old, tt.new, 1), "SERVER", s.URL)
+		text := strings.ReplaceAll(strings.Replace(plain, tt.old, tt.new, 1), "SERVER", s.URL)
+		test := func(t *testing.T, content []byte) {
 			path := filepath.Join(dir, "kubeconfig")
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			server, err := api.Login(path)
@@ -138,7 +145,22 @@ users: [{name: a, user: {tokenFile: token}}, {name: b, user: {token: wrong}}]
 			if authorization != tt.authorization {
 				t.Errorf("found authorization %q, want %q", authorization, tt.authorization)
 			}
-		})
+		}
+		t.Run(tt.name, func(t *testing.T) { test(t, []byte(text)) })
+		if asJSON, err := yaml.YAMLToJSONStrict([]byte(text)); err == nil {
+			t.Run(tt.name+" in JSON", func(t *testing.T) { test(t, asJSON) })
+		}
+	}
+	for name, text := range map[string]string{
+		"two documents": `{"kind": "Config"} {}`, "key that is there twice": `{"kind": "Config", "kind": "Config"}`, "empty": "", "list": "[]", "null": "null",
+	} {
+		path := filepath.Join(dir, "kubeconfig")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := api.Login(path); !errors.Is(err, api.ErrNotPlain) {
+			t.Errorf("%s: found error %v, want ErrNotPlain", name, err)
+		}
 	}
 	if _, err := api.Login(filepath.Join(dir, "absent")); !errors.Is(err, api.ErrNotPlain) {
 		t.Errorf("no such file: found error %v, want ErrNotPlain", err)

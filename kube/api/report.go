@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/kube/lookup"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -34,7 +35,10 @@ func (r *Resolver) Report(ctx context.Context, report *resolve.Report) error {
 		if e.At.IsZero() {
 			e.At = now.Add(time.Duration(i))
 		}
-		wg.Go(func() { eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e)) })
+		wg.Go(func() {
+			roomy.Stack()
+			eventErrs[i] = r.create(ctx, newEvent(r.about(report.Pod), e))
+		})
 	}
 	var err error
 	if report.Status != nil {

@@ -3,7 +3,7 @@ package devices
 import (
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/VictoriaMetrics/easyproto"
 
 	"github.com/braid-cni/braid/resolve"
 )
@@ -15,16 +15,17 @@ type podResources struct {
 }
 
 // getRequest encodes GetPodResourcesRequest{pod_name = 1, pod_namespace = 2}.
-func getRequest(pod resolve.Pod) (b []byte) {
-	b = protowire.AppendTag(b, 1, protowire.BytesType)
-	b = protowire.AppendString(b, pod.Name)
-	b = protowire.AppendTag(b, 2, protowire.BytesType)
-	return protowire.AppendString(b, pod.Namespace)
+func getRequest(pod resolve.Pod) []byte {
+	var m easyproto.Marshaler
+	message := m.MessageMarshaler()
+	message.AppendString(1, pod.Name)
+	message.AppendString(2, pod.Namespace)
+	return m.Marshal(nil)
 }
 
 // decode reads GetPodResourcesResponse or ListPodResourcesResponse, whose PodResources are both {pod_resources = 1}.
 func decode(answer []byte) (pods []podResources, err error) {
-	err = fields(answer, func(number protowire.Number, value []byte) error {
+	err = fields(answer, func(number uint32, value []byte) error {
 		if number != 1 {
 			return nil
 		}
@@ -41,14 +42,14 @@ func decode(answer []byte) (pods []podResources, err error) {
 // decodePod reads PodResources{name = 1, namespace = 2, containers = 3}.
 func decodePod(b []byte) (podResources, error) {
 	p := podResources{devices: make(map[string][]string)}
-	err := fields(b, func(number protowire.Number, value []byte) error {
+	err := fields(b, func(number uint32, value []byte) error {
 		switch number {
 		case 1:
 			p.name = string(value)
 		case 2:
 			p.namespace = string(value)
 		case 3: // ContainerResources{devices = 2}
-			return fields(value, func(number protowire.Number, value []byte) error {
+			return fields(value, func(number uint32, value []byte) error {
 				if number != 2 {
 					return nil
 				}
@@ -64,7 +65,7 @@ func decodePod(b []byte) (podResources, error) {
 func (p *podResources) addDevices(b []byte) error {
 	var resource string
 	var ids []string
-	err := fields(b, func(number protowire.Number, value []byte) error {
+	err := fields(b, func(number uint32, value []byte) error {
 		switch number {
 		case 1:
 			resource = string(value)
@@ -78,23 +79,18 @@ func (p *podResources) addDevices(b []byte) error {
 }
 
 // fields visits the strings and messages of a message, in order. Fields of other types are passed over.
-func fields(b []byte, visit func(protowire.Number, []byte) error) error {
+func fields(b []byte, visit func(number uint32, value []byte) error) error {
 	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
+		var field easyproto.FieldContext
+		var err error
+		if b, err = field.NextField(b); err != nil {
+			return err
 		}
-		b = b[n:]
-		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
-			return protowire.ParseError(n)
-		}
-		if kind == protowire.BytesType {
-			value, _ := protowire.ConsumeBytes(b)
-			if err := visit(number, value); err != nil {
+		if value, ok := field.Bytes(); ok {
+			if err := visit(field.FieldNum, value); err != nil {
 				return err
 			}
 		}
-		b = b[n:]
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ users: [{name: a, user: {exec: {command: get-token, apiVersion: client.authentic
 	r := newResolver(t, path)
 	r.Child.Path = filepath.Join(t.TempDir(), "braidd")
 	_, err := r.Resolve(t.Context(), query("web"))
-	wantError(t, err, resolve.Invalid, "braidd: no such file or directory", "field exec", "not a plain kubeconfig")
+	wantError(t, err, resolve.Invalid, "braidd: no such file or directory", `key "exec" is not known`, "not a plain kubeconfig")
 }
 
 // A process that does many ADDs has after each of them what it had before: goroutines, descriptors, connections.

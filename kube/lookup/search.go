@@ -3,6 +3,7 @@ package lookup
 import (
 	"context"
 
+	"github.com/braid-cni/braid/internal/roomy"
 	"github.com/braid-cni/braid/resolve"
 )
 
@@ -63,6 +64,7 @@ func (s *search) ask(names []resolve.NetworkName) {
 func (s *search) find(name resolve.NetworkName, f *finding) {
 	defer close(f.done)
 	defer Recovered(&f.err)
+	roomy.Stack()
 	s.slots <- struct{}{}
 	defer func() { <-s.slots }()
 	f.network, f.err = s.src.Network(s.ctx, name)

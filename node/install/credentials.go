@@ -3,6 +3,7 @@ package install
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,15 +41,24 @@ func (s *state) putKubeconfig() error {
 	if _, err := s.copyCredentials(); err != nil {
 		return err
 	}
-	content := fmt.Sprintf(`# Written by braidd install. The token is a copy of the service account's, which braidd keeps fresh.
-apiVersion: v1
-kind: Config
-current-context: braid
-contexts: [{name: braid, context: {cluster: cluster, user: braid}}]
-clusters: [{name: cluster, cluster: {server: %q, certificate-authority: %s}}]
-users: [{name: braid, user: {tokenFile: %s}}]
-`, s.Options.APIServer, caFile, tokenFile)
-	return s.putBytes(s.Options.kubeconfig(), 0o600, []byte(content))
+	content, err := kubeconfigFor(s.Options.APIServer)
+	if err != nil {
+		return err
+	}
+	return s.putBytes(s.Options.kubeconfig(), 0o600, content)
+}
+
+// kubeconfigFor returns a kubeconfig whose files lie beside it. It is JSON, as which any YAML reader takes it too: an ADD that asks
+// the API server itself reads that sooner.
+func kubeconfigFor(server string) ([]byte, error) {
+	type object map[string]any
+	content, err := json.MarshalIndent(object{
+		"apiVersion": "v1", "kind": "Config", "current-context": "braid",
+		"contexts": []object{{"name": "braid", "context": object{"cluster": "cluster", "user": "braid"}}},
+		"clusters": []object{{"name": "cluster", "cluster": object{"server": server, "certificate-authority": caFile}}},
+		"users":    []object{{"name": "braid", "user": object{"tokenFile": tokenFile}}}, // a copy of the service account's, kept fresh
+	}, "", "  ")
+	return append(content, '\n'), err
 }
 
 // anyContent is the identity of a file whose content is not noted.

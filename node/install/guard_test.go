@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/kube"
+	"github.com/braid-cni/braid/kube/api"
 	"github.com/braid-cni/braid/kube/kubetest"
 	"github.com/braid-cni/braid/resolve"
 )
@@ -345,11 +346,11 @@ func TestNeverInvalid(t *testing.T) {
 // A token that is rotated reaches who uses the kubeconfig.
 func TestTokenRotation(t *testing.T) {
 	t.Parallel()
-	api := kubetest.New(t)
-	api.AddManifests("../../examples/manifests")
+	a := kubetest.New(t)
+	a.AddManifests("../../examples/manifests")
 	n := newNode(t)
-	n.Credentials = filepath.Dir(api.TokenFile())
-	n.APIServer = api.URL()
+	n.Credentials = filepath.Dir(a.TokenFile())
+	n.APIServer = a.URL()
 	n.install()
 	ask := func() error {
 		r, err := kube.Open(n.path("etc/cni/net.d/braid.d/kubeconfig"), testLog(t))
@@ -358,18 +359,23 @@ func TestTokenRotation(t *testing.T) {
 		return err
 	}
 	must(t, ask())
+	server, err := api.Login(n.path("etc/cni/net.d/braid.d/kubeconfig")) // as an ADD without the daemon does
+	must(t, err)
+	if server.URL.String() != a.URL() || !server.Rereads {
+		t.Errorf("a plugin reads server %v, token again: %v", server.URL, server.Rereads)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- keepCredentials(ctx, n.CNIDir, testLog(t), 10*time.Millisecond) }()
-	api.SetToken("second")
+	a.SetToken("second")
 	n.eventually("copied", func() bool { return n.read("etc/cni/net.d/braid.d/token") == "second" })
 	must(t, ask())
-	must(t, os.Truncate(api.TokenFile(), 0)) // as somebody may find it who does not rename
+	must(t, os.Truncate(a.TokenFile(), 0)) // as somebody may find it who does not rename
 	time.Sleep(50 * time.Millisecond)
 	if got := n.read("etc/cni/net.d/braid.d/token"); got != "second" {
 		t.Errorf("found token %q, want the last good one", got)
 	}
-	api.SetToken("third")
+	a.SetToken("third")
 	n.eventually("copied", func() bool { return n.read("etc/cni/net.d/braid.d/token") == "third" })
 	must(t, ask())
 	stop()

@@ -63,6 +63,9 @@ func TestInstallOnEmptyNode(t *testing.T) {
 			t.Errorf("%s: found %v, %v, want mode %v", name, info, err, mode)
 		}
 	}
+	if kubeconfig := n.read("etc/cni/net.d/braid.d/kubeconfig"); !json.Valid([]byte(kubeconfig)) {
+		t.Errorf("found kubeconfig %s, want JSON, which an ADD reads sooner than YAML", kubeconfig)
+	}
 	before := n.tree()
 	n.install()
 	if diff := cmp.Diff(before, n.tree()); diff != "" {
