@@ -241,7 +241,7 @@ func (c *call) alive(r *journal.Record) (bool, error) {
 	return here, err
 }
 
-// isAt says whether the network namespace of a record is the one at a path.
+// isAt says whether the network namespace of a record is the one at a path. If that cannot be opened, its inode has to do.
 func isAt(r *journal.Record, path string) (bool, error) {
 	inode, err := inodeOf(path)
 	if err != nil || inode != r.NetnsInode || r.NetnsCookie == 0 {
@@ -252,7 +252,7 @@ func isAt(r *journal.Record, path string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return true, nil
 	}
 	defer ns.Close()
 	cookie := ns.Cookie()

@@ -216,7 +216,7 @@ func (ns *Namespace) Do(fn func() error) error {
 
 func (ns *Namespace) enter(fn func() error) error {
 	runtime.LockOSThread()
-	outside, err := netns.Get()
+	outside, err := netns.GetFromPath(threadNamespace) // netns.Get goes by numbers, which the /proc of another PID namespace does not have
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open the thread's network namespace: %w", err)
