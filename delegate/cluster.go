@@ -114,7 +114,7 @@ func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
 // conclude keeps the record of an ADD that is done, and hands over its report. A daemon takes the report from the record.
 // Where none does, the API server need not wait for the disk: whatever of both is there when the plugin is killed, nobody
 // has been answered yet.
-func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) error {
+func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) (err error) {
 	if report == nil || k.queues {
 		if err := k.journal.Finish(record); err != nil {
 			return err
@@ -123,15 +123,16 @@ func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *
 	}
 	finished := make(chan error, 1)
 	go func() { finished <- k.finish(record) }()
-	err := k.report(ctx, report) // takes longer: here, since a goroutine has to get a thread first
-	return errors.Join(<-finished, err)
+	defer func() { err = errors.Join(<-finished, err) }() // after a panic too: who undoes the ADD has the record alone
+	return k.report(ctx, report)                          // takes longer: here, since a goroutine has to get a thread first
 }
 
 // finish ends a record elsewhere than where a panic is recovered from.
 func (k *cluster) finish(record *journal.Record) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			fmt.Fprintf(k.Stderr, "panic: %v\n\n%s", r, debug.Stack())
+			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
 	return k.journal.Finish(record)

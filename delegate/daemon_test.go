@@ -171,3 +171,24 @@ func TestTrace(t *testing.T) {
 		t.Errorf("spans of plugins: %q", spans)
 	}
 }
+
+// A panic of who reports undoes the ADD, once nobody is at work on its record any more.
+func TestReportPanics(t *testing.T) {
+	w := newWorld(t)
+	w.onReport = func() { panic("no report") }
+	func() {
+		defer func() {
+			if r := recover(); r != "no report" {
+				t.Errorf("recovered %v", r)
+			}
+		}()
+		w.mustAdd()
+	}()
+	if !w.record().Done {
+		t.Error("the record is still being finished")
+	}
+	if err := w.delegator().Del(t.Context(), w.request("")); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRecords(0)
+}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/braid-cni/braid/conf"
 )
 
@@ -25,8 +23,9 @@ func current(kubeconfig []byte) (cluster plainCluster, user plainUser, err error
 	if len(kubeconfig) > maxKubeconfig {
 		return cluster, user, fmt.Errorf("%d bytes exceed the limit of %d", len(kubeconfig), maxKubeconfig)
 	}
-	if !json.Valid(kubeconfig) {
-		if kubeconfig, err = yaml.YAMLToJSON(kubeconfig); err != nil {
+	var r reader
+	if r.yaml = !json.Valid(kubeconfig); r.yaml {
+		if kubeconfig, err = fromYAML(kubeconfig); err != nil {
 			return cluster, user, err
 		}
 	}
@@ -37,7 +36,6 @@ func current(kubeconfig []byte) (cluster plainCluster, user plainUser, err error
 	if err := json.Unmarshal(kubeconfig, &document); err != nil {
 		return cluster, user, err
 	}
-	var r reader
 	r.known(document, "apiVersion", "kind", "preferences", "current-context", "contexts", "clusters", "users")
 	r.text(document, "apiVersion")
 	r.text(document, "kind")
@@ -60,7 +58,10 @@ func current(kubeconfig []byte) (cluster plainCluster, user plainUser, err error
 // A reader takes values of a document for what they should be, and keeps the first complaint, which tells no value: it may be a
 // secret. There are no structs, since the tables that encoding/json makes of them would take each process longer than all else that
 // is done with the document.
-type reader struct{ err error }
+type reader struct {
+	yaml bool // the document was YAML
+	err  error
+}
 
 func (r *reader) complain(format string, args ...any) {
 	if r.err == nil {
@@ -91,6 +92,9 @@ func (r *reader) text(in map[string]any, key string) string {
 	value, ok := in[key].(string)
 	if !ok && in[key] != nil {
 		r.complain("%s is no string", key)
+	}
+	if r.yaml && ambiguous(value) {
+		r.complain("%s may be no string", key)
 	}
 	return value
 }

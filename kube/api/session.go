@@ -16,7 +16,7 @@ const maxSession = 64 << 10
 
 // KeepSession has the TLS session with the server outlive this process, in a file that this user alone can read: the next
 // process need not verify the server's certificates, nor the server sign anything, which takes it a millisecond with a key
-// of RSA. It is to be called before the first request.
+// of RSA. It is to be called before [Server.Connect] and the first request.
 //
 // A session is used with the server and the authority that it was made with. One that is missing, damaged, too old or
 // unknown to the server costs nothing but the handshake that it would have saved. None is kept where a client certificate is

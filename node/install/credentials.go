@@ -48,8 +48,8 @@ func (s *state) putKubeconfig() error {
 	return s.putBytes(s.Options.kubeconfig(), 0o600, content)
 }
 
-// kubeconfigFor returns a kubeconfig whose files lie beside it. It is JSON, as which any YAML reader takes it too: an ADD that asks
-// the API server itself reads that sooner.
+// kubeconfigFor returns a kubeconfig whose files lie beside it. It is JSON, which every reader of YAML takes, and which an ADD that
+// asks the API server itself reads sooner.
 func kubeconfigFor(server string) ([]byte, error) {
 	type object map[string]any
 	content, err := json.MarshalIndent(object{
