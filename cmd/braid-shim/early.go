@@ -20,7 +20,8 @@ import (
 // answers is printed. Whatever is not as usual is left to main, which goes on from there, or begins anew: see begun.
 //
 // In this file there is no runtime: nothing may be allocated, nothing may panic, there is no goroutine, and so no defer and none of the
-// packages that need one. The kernel is called by RawSyscall. Where there is no start_GOARCH.s, main does it all.
+// packages that need one. The kernel is called by RawSyscall. Where there is no start_GOARCH.s, main does it all. The stack is read as far
+// as the kernel has filled it: that has 6 MiB at most for arguments and environment, less than 2^20 of them.
 
 // early does a call, or as much of it as goes without a runtime. Its argument is what the kernel has put on the stack: the number of
 // arguments, those, nil, the environment, nil.
@@ -46,8 +47,8 @@ func early(stack *[1 << 20]*byte) {
 	}
 }
 
-// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. A variable that is
-// there twice is not usual.
+// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. To be there twice is
+// not usual for what is looked at here; of any other variable the first one counts, with the worker as in a process of Go.
 func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
 	for i := environ; stack[i] != nil; i++ {
 		name, value, _ := bytes.Cut(cString(stack[i]), []byte("="))
@@ -159,7 +160,7 @@ func addEnviron(stack *[1 << 20]*byte, environ int) bool {
 		}
 	}
 	var random [nameSize / 2]byte
-	n, _, errno := syscall.RawSyscall(unix.SYS_GETRANDOM, address(random[:]), uintptr(len(random)), 0)
+	n, _, errno := syscall.RawSyscall(unix.SYS_GETRANDOM, address(random[:]), uintptr(len(random)), unix.GRND_NONBLOCK)
 	if errno != 0 || int(n) != len(random) {
 		return false
 	}
