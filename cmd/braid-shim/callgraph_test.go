@@ -105,15 +105,22 @@ func TestWithoutRuntime(t *testing.T) {
 	}
 }
 
+// build builds braid-shim.
+func build(t *testing.T, shim string, flags ...string) {
+	t.Helper()
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", shim, ".")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 // disassemble builds braid-shim, and returns its functions by name. One that has two, for two calling conventions, is one here.
 func disassemble(t *testing.T, arch string) map[string]*function {
 	t.Helper()
 	shim := filepath.Join(t.TempDir(), "braid-shim")
-	build := exec.Command("go", "build", "-o", shim, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	t.Setenv("GOARCH", arch)
+	build(t, shim)
 	out, err := exec.Command("go", "tool", "objdump", shim).Output()
 	if err != nil {
 		t.Fatal(err)

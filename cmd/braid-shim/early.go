@@ -47,11 +47,15 @@ func early(stack *[1 << 20]*byte) {
 	}
 }
 
-// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. To be there twice is
-// not usual for what is looked at here; of any other variable the first one counts, with the worker as in a process of Go.
+// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. Which call it is, and
+// where, must not be there twice; of other variables the first one counts, with the worker as in a process of Go.
 func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
+	placed := false
 	for i := environ; stack[i] != nil; i++ {
-		name, value, _ := bytes.Cut(cString(stack[i]), []byte("="))
+		name, value, variable := bytes.Cut(cString(stack[i]), []byte("="))
+		if !variable { // nor is it one for a process of Go
+			continue
+		}
 		switch string(name) {
 		case "CNI_COMMAND":
 			switch string(value) {
@@ -64,13 +68,13 @@ func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
 			}
 			ok = true
 		case "CNI_NETNS":
-			if len(value) == 0 { // it is gone
-				continue
-			}
-			if namespace != nil || value[0] != '/' {
+			if placed || len(value) > 0 && value[0] != '/' {
 				return nil, false
 			}
-			namespace = unsafe.SliceData(value)
+			placed = true
+			if len(value) > 0 { // it is there
+				namespace = unsafe.SliceData(value)
+			}
 		case "CNI_PATH":
 			for part := value; ; {
 				dir, rest, more := bytes.Cut(part, []byte(":"))
@@ -154,8 +158,8 @@ func stat(to []byte, path uintptr) bool {
 func addEnviron(stack *[1 << 20]*byte, environ int) bool {
 	for i := environ; stack[i] != nil; i++ {
 		text := cString(stack[i])
-		name, _, _ := bytes.Cut(text, []byte("="))
-		if string(name) != edge.CallEnv && client.IsPassed(unsafe.String(unsafe.SliceData(name), len(name))) && !add(text) {
+		name, _, ok := bytes.Cut(text, []byte("="))
+		if ok && string(name) != edge.CallEnv && client.IsPassed(unsafe.String(unsafe.SliceData(name), len(name))) && !add(text) {
 			return false
 		}
 	}
