@@ -66,7 +66,7 @@ func message(texts ...string) []byte {
 type trial struct {
 	env    []string
 	stdin  string
-	pipe   bool   // that is standard input
+	input  string // "" if that is a file, "|" for a pipe, "-" for none, or the path of something else
 	stdout string // path, or "" for a file, "-" for none, "|" for a pipe that nobody reads
 	noErr  bool   // there is no standard error
 	answer []byte
@@ -113,7 +113,7 @@ func (s *script) try(t *testing.T, shim string, c trial) (r result) {
 		}
 	}()
 	var writing sync.WaitGroup
-	if c.pipe {
+	if c.input == "|" {
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -132,6 +132,17 @@ func (s *script) try(t *testing.T, shim string, c trial) (r result) {
 		})
 	}
 	given := []*os.File{files[0], files[1], files[2]}
+	switch c.input {
+	case "", "|":
+	case "-":
+		given[0] = nil
+	default:
+		f, err := os.Open(c.input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given[0], files = f, append(files, f)
+	}
 	switch c.stdout {
 	case "":
 	case "-":
@@ -217,8 +228,8 @@ func TestAlone(t *testing.T) {
 		want := s.try(t, alone, c)
 		got := s.try(t, filepath.Join(n.dir, "braid-shim"), c)
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })); diff != "" {
-			t.Errorf("trial %d, environment %.100q, standard input of %d bytes %.100q, standard output %q, answer of %d bytes %.60q in %d parts: (-main +early):\n%.2000s",
-				i, c.env, len(c.stdin), c.stdin, c.stdout, len(c.answer), c.answer, c.parts, diff)
+			t.Errorf("trial %d, environment %.100q, standard input %q of %d bytes %.100q, standard output %q, answer of %d bytes %.60q in %d parts: (-main +early):\n%.2000s",
+				i, c.env, c.input, len(c.stdin), c.stdin, c.stdout, len(c.answer), c.answer, c.parts, diff)
 		}
 		if len(got.Heard) > 0 {
 			handed++
@@ -268,7 +279,10 @@ func anyTrial(random *rand.Rand, socket string) (c trial) {
 		size := []int{maxStdin - 1, maxStdin, maxStdin + 1, room - stdinAt, room, room + 1, edge.MaxStdin + 1}[random.IntN(7)]
 		c.stdin += strings.Repeat(" ", max(0, size-len(c.stdin)))
 	}
-	c.pipe = rarely(3)
+	c.input = pick("", "", "", "|", "|")
+	if rarely(20) {
+		c.input = pick("-", "/", "/dev/null")
+	}
 
 	if rarely(4) {
 		c.stdout = pick("-", "|", "/dev/full", "/dev/null")
