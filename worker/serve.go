@@ -87,8 +87,8 @@ func call(texts []string) (env func(string) string, stdin string, ok bool) {
 	}
 	table := make(map[string]string)
 	for _, e := range texts[2:] {
-		name, value, _ := strings.Cut(e, "=")
-		if _, again := table[name]; !again { // as in a process of Go
+		name, value, ok := strings.Cut(e, "=")
+		if _, again := table[name]; ok && !again { // as in a process of Go
 			table[name] = value
 		}
 	}

@@ -20,7 +20,8 @@ import (
 // answers is printed. Whatever is not as usual is left to main, which goes on from there, or begins anew: see begun.
 //
 // In this file there is no runtime: nothing may be allocated, nothing may panic, there is no goroutine, and so no defer and none of the
-// packages that need one. The kernel is called by RawSyscall. Where there is no start_GOARCH.s, main does it all.
+// packages that need one. The kernel is called by RawSyscall. Where there is no start_GOARCH.s, main does it all. The stack is read as far
+// as the kernel has filled it: that has 6 MiB at most for arguments and environment, less than 2^20 of them.
 
 // early does a call, or as much of it as goes without a runtime. Its argument is what the kernel has put on the stack: the number of
 // arguments, those, nil, the environment, nil.
@@ -46,11 +47,15 @@ func early(stack *[1 << 20]*byte) {
 	}
 }
 
-// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. A variable that is
-// there twice is not usual.
+// usual says whether this is a call that a worker does, and returns the path of its namespace, nil if there is none. Which call it is, and
+// where, must not be there twice; of other variables the first one counts, with the worker as in a process of Go.
 func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
+	placed := false
 	for i := environ; stack[i] != nil; i++ {
-		name, value, _ := bytes.Cut(cString(stack[i]), []byte("="))
+		name, value, variable := bytes.Cut(cString(stack[i]), []byte("="))
+		if !variable { // nor is it one for a process of Go
+			continue
+		}
 		switch string(name) {
 		case "CNI_COMMAND":
 			switch string(value) {
@@ -63,13 +68,13 @@ func usual(stack *[1 << 20]*byte, environ int) (namespace *byte, ok bool) {
 			}
 			ok = true
 		case "CNI_NETNS":
-			if len(value) == 0 { // it is gone
-				continue
-			}
-			if namespace != nil || value[0] != '/' {
+			if placed || len(value) > 0 && value[0] != '/' {
 				return nil, false
 			}
-			namespace = unsafe.SliceData(value)
+			placed = true
+			if len(value) > 0 { // it is there
+				namespace = unsafe.SliceData(value)
+			}
 		case "CNI_PATH":
 			for part := value; ; {
 				dir, rest, more := bytes.Cut(part, []byte(":"))
@@ -153,13 +158,13 @@ func stat(to []byte, path uintptr) bool {
 func addEnviron(stack *[1 << 20]*byte, environ int) bool {
 	for i := environ; stack[i] != nil; i++ {
 		text := cString(stack[i])
-		name, _, _ := bytes.Cut(text, []byte("="))
-		if string(name) != edge.CallEnv && client.IsPassed(unsafe.String(unsafe.SliceData(name), len(name))) && !add(text) {
+		name, _, ok := bytes.Cut(text, []byte("="))
+		if ok && string(name) != edge.CallEnv && client.IsPassed(unsafe.String(unsafe.SliceData(name), len(name))) && !add(text) {
 			return false
 		}
 	}
 	var random [nameSize / 2]byte
-	n, _, errno := syscall.RawSyscall(unix.SYS_GETRANDOM, address(random[:]), uintptr(len(random)), 0)
+	n, _, errno := syscall.RawSyscall(unix.SYS_GETRANDOM, address(random[:]), uintptr(len(random)), unix.GRND_NONBLOCK)
 	if errno != 0 || int(n) != len(random) {
 		return false
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/internal/edge"
+	"github.com/braid-cni/braid/worker/client"
 	"github.com/braid-cni/braid/worker/protocol"
 )
 
@@ -209,6 +210,35 @@ func TestStandsStill(t *testing.T) {
 	}
 }
 
+// Whoever writes slowly, into a pipe that does not wait, is read to the end.
+func TestSlowWriter(t *testing.T) {
+	n := newNode(t)
+	config := n.config(maxStdin / 2)
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	r, w := os.NewFile(uintptr(p[0]), "read"), os.NewFile(uintptr(p[1]), "write")
+	cmd := n.command("ADD", "exit=0")
+	cmd.Stdin = r
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	err := cmd.Start()
+	if flags, err := unix.FcntlInt(uintptr(p[0]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("the pipe waits: %v", err)
+	}
+	r.Close()
+	for i := 0; i < len(config) && err == nil; i += maxStdin / 8 {
+		_, err = io.WriteString(w, config[i:min(i+maxStdin/8, len(config))])
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.Close()
+	if err := errors.Join(err, cmd.Wait()); err != nil || stdout.String() != "an answer" {
+		t.Errorf("found %q, %v", stdout.String(), err)
+	}
+	n.wantCalls(fmt.Sprint("ADD ", len(config)))
+}
+
 // What does not go into a pipe at once goes into it once.
 func TestPrintedInPart(t *testing.T) {
 	n := newNode(t)
@@ -267,6 +297,50 @@ func FuzzAnswer(f *testing.F) {
 		want := err == nil && r.Len() == 0 && len(m) == 4 && m[0] == protocol.Answered && len(m[1]) == 1 && strings.Contains("0123456789", m[1])
 		if ok != want || ok && !slices.Equal(m[1:], []string{fmt.Sprint(code), string(stdout), string(stderr)}) {
 			t.Errorf("found %d, %q, %q, %t, want %q, %v", code, stdout, stderr, ok, m, err)
+		}
+	})
+}
+
+// FuzzEnviron: whatever the variables are, the worker gets those that main would give it, and nothing panics or is allocated.
+func FuzzEnviron(f *testing.F) {
+	f.Add("CNI_COMMAND=ADD\x00CNI_NETNS=/a\x00CNI_PATH=/a:/b\x00TRACEPARENT=x\x00" + edge.CallEnv + "=y\x00A\x00=\x00CNI_\x00")
+	f.Add("CNI_COMMAND=DEL\x00CNI_NETNS=\x00CNI_NETNS=/\x00CNI_PATH=:")
+	f.Add("CNI_COMMAND=CHECK\x00CNI_ARGS=" + strings.Repeat("a", room-stdinAt-100))
+	saved, stack := begun, new([1 << 20]*byte)
+	f.Cleanup(func() { begun = saved })
+	f.Fuzz(func(t *testing.T, environ string) {
+		want := []string{}
+		variables := strings.Split(environ, "\x00")
+		for i, v := range variables {
+			stack[2+i] = &append([]byte(v), 0)[0]
+			if name, _, ok := strings.Cut(v, "="); ok && client.IsPassed(name) && name != edge.CallEnv {
+				want = append(want, v)
+			}
+		}
+		stack[2+len(variables)] = nil
+		var added bool
+		allocated := testing.AllocsPerRun(1, func() {
+			begun.size, added = stdinAt, false
+			if _, ok := usual(stack, 2); ok {
+				added = addEnviron(stack, 2)
+			}
+		})
+		if allocated > 0 {
+			t.Errorf("%v allocations", allocated)
+		}
+		if !added {
+			return
+		}
+		message := begun.message[stdinAt:begun.size]
+		for _, w := range append(want, string(begun.name[:])) {
+			text, rest, ok := cutText(message)
+			if !ok || string(text) != w {
+				t.Fatalf("found %q, want %q", text, w)
+			}
+			message = rest
+		}
+		if len(message) > 0 {
+			t.Errorf("there is more: %q", message)
 		}
 	})
 }

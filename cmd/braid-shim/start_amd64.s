@@ -1,10 +1,14 @@
-//go:build !race
+//go:build go1.26 && !go1.27 && !race && !msan && !asan
 
 #include "textflag.h"
 
 // The kernel begins here: the linker takes this for the entry, in the place of that of package runtime, which has the same name, since
 // the one of package main comes first and says that it may be there twice. Were it otherwise one day, braid-shim would do without
 // early.
+//
+// What Go that runs without its runtime may do, nobody promises: so each release is let in by itself, above, when it has been seen to
+// work: let it in, and have the tests pass on both architectures, TestWithoutRuntime above all, which reads what the compiler has made of
+// early. With any other, and in builds that watch memory, main does it all.
 //
 // Code of Go finds its goroutine in a register, and in the thread's own memory, where it looks for nothing but where the stack ends.
 // That of nobody is zeros: the stack, which is the kernel's, has no end.

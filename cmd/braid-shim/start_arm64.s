@@ -1,4 +1,4 @@
-//go:build !race
+//go:build go1.26 && !go1.27 && !race && !msan && !asan
 
 #include "textflag.h"
 

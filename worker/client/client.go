@@ -47,7 +47,7 @@ type Answer struct {
 func (c *Client) Call(environ []string, stdin []byte) (a Answer, done bool) {
 	namespace, texts := "", []string{"", string(stdin)}
 	for _, e := range environ {
-		if name, value, _ := strings.Cut(e, "="); IsPassed(name) {
+		if name, value, ok := strings.Cut(e, "="); ok && IsPassed(name) {
 			if isRelative(name, value) {
 				return a, false
 			}
