@@ -47,8 +47,12 @@ func (a *attachment) createPort(name string, free bool) (err error) {
 		if err == nil {
 			return nil
 		}
-		if taken := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || taken != nil {
-			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), taken)
+		err = fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err)
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if taken := a.pod.Free(a.req.IfName); taken != nil { // and not the name for the port
+			return errors.Join(err, taken)
 		}
 	}
 	return fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
