@@ -177,8 +177,9 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
 }
 
-// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
-// its other end is in another namespace, and it has no carrier yet. One that is in use is somebody else's.
+// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias,
+// as one of an earlier version could be, which did not make the port and mark it by one datagram: its other end is in
+// another namespace, and it has no carrier yet. One that is in use is somebody else's.
 func isUnfinished(link netlink.Link) bool {
 	a := link.Attrs()
 	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0
