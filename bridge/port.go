@@ -47,8 +47,12 @@ func (a *attachment) createPort(name string, free bool) (err error) {
 		if err == nil {
 			return nil
 		}
-		if taken := a.pod.Free(a.req.IfName); !errors.Is(err, unix.EEXIST) || taken != nil {
-			return errors.Join(fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err), taken)
+		err = fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err)
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if taken := a.pod.Free(a.req.IfName); taken != nil { // and not the name for the port
+			return errors.Join(err, taken)
 		}
 	}
 	return fmt.Errorf("create a port for %s: all of its %d names are taken", a.owner, names)
@@ -76,40 +80,43 @@ func (a *attachment) makePair(name string) error {
 		Kind: "veth", Name: a.req.IfName, In: a.pod, Up: !a.NoContainerInterface, MTU: a.MTU, MAC: a.mac, TxQueues: 1, RxQueues: 1,
 		Peer: &netdev.NewLink{Name: name, MTU: a.MTU, TxQueues: 1, RxQueues: 1},
 	})
-	// A port needs no address. With thousands of them whoever lists the node's addresses would have to go through all.
-	noAddress := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-	noAddress.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
-	err := a.enlist(b, name, noAddress)
-	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
-		err = a.enlist(a.node.Batch(), name)
-	}
-	if err != nil || a.inPod != nil {
-		return err
-	}
-	a.inPod, err = a.pod.Link(a.req.IfName)
-	return err
-}
-
-// enlist marks the port that is made, makes it one of the bridge, and looks at all three. The bridge's first port may have changed MTU
-// and MAC address of one that somebody else has made.
-func (a *attachment) enlist(b *netdev.Batch, port string, attributes ...*nl.RtAttr) error {
-	var br netlink.Link
-	b.SetLink(port, func(err error) error { return connected(a.bridge, port, err) }, append(attributes,
-		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))))...)
+	a.denyAddress(b, name)
+	a.enlist(b, name)
 	if !a.isParticular() {
-		b.SetUpNamed(port)
+		b.SetUpNamed(name)
 	}
+	var br netlink.Link
 	b.LinkIn(a.pod, a.req.IfName, &a.inPod)
-	b.Link(port, &a.port)
-	b.LinkAt(a.bridge.Index, &br)
-	if err := b.Send(); err != nil {
-		return err
+	b.Link(name, &a.port)
+	b.LinkAt(a.bridge.Index, &br) // whose MTU and MAC address the first port may have changed, if somebody else has made it
+	err := b.Send()
+	if err == nil && a.inPod == nil {
+		a.inPod, err = a.pod.Link(a.req.IfName)
 	}
 	if now, ok := br.(*netlink.Bridge); ok {
 		a.bridge = now
 	}
-	return nil
+	return err
+}
+
+// denyAddress keeps the kernel from giving the port an address, which it does not need. With thousands of them whoever lists the
+// node's addresses would have to go through all.
+func (a *attachment) denyAddress(b *netdev.Batch, port string) {
+	none := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	none.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(nl.IN6_ADDR_GEN_MODE_NONE))
+	b.SetLink(port, func(err error) error {
+		if err == nil || errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
+			return nil
+		}
+		return fmt.Errorf("set the IPv6 address generation mode of %s: %w", port, err)
+	}, none)
+}
+
+// enlist marks the port that is made, and makes it one of the bridge.
+func (a *attachment) enlist(b *netdev.Batch, port string) {
+	b.SetLink(port, func(err error) error { return connected(a.bridge, port, err) },
+		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))))
 }
 
 // isParticular tells whether there is more to do with a port before the first packet than to connect it.
@@ -170,8 +177,9 @@ func findPort(node *netdev.Namespace, o nft.Owner) (netlink.Link, error) {
 	return nil, fmt.Errorf("look up the port of %s: %w", o, netdev.ErrNotFound)
 }
 
-// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias:
-// its other end is in another namespace, and it has no carrier yet. One that is in use is somebody else's.
+// isUnfinished tells that a link with the name of a port was left by an ADD that was killed before it could set the alias,
+// as one of an earlier version could be, which did not make the port and mark it by one datagram: its other end is in
+// another namespace, and it has no carrier yet. One that is in use is somebody else's.
 func isUnfinished(link netlink.Link) bool {
 	a := link.Attrs()
 	return link.Type() == "veth" && a.Alias == "" && a.MasterIndex == 0 && a.NetNsID >= 0 && a.RawFlags&unix.IFF_RUNNING == 0

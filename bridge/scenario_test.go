@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/bridge"
@@ -590,4 +591,34 @@ func TestStatus(t *testing.T) {
 	must(t, plugin.Status(t.Context(), &cni.Request{Config: w.config(dual + `"macspoofchk": true`)}))
 	w.isError(plugin.Status(t.Context(), &cni.Request{Config: w.config(`"mtu": 5`)}), types.ErrInvalidNetworkConfig, "mtu")
 	w.isError(plugin.Status(t.Context(), &cni.Request{Config: w.config(anyIPAM)}), types.ErrPluginNotAvailable, `"test"`)
+}
+
+// TestFullBridge: an ADD for which there is no room says so, and leaves nothing.
+func TestFullBridge(t *testing.T) {
+	w := newWorld(t)
+	p := w.attached("")
+	must(t, p.del())
+	h, attrs := w.node.Handle(), netlink.NewLinkAttrs()
+	attrs.MasterIndex, attrs.Group, attrs.NumTxQueues, attrs.NumRxQueues = w.br().Index, 1023, 1, 1
+	for i := range 1023 {
+		attrs.Name = fmt.Sprint("full", i)
+		if i%2 == 0 {
+			must(t, h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprint("full", i+1), PeerNumTxQueues: 1, PeerNumRxQueues: 1}))
+		} else {
+			must(t, h.LinkSetMaster(w.node.Link(t, attrs.Name), w.br()))
+		}
+	}
+	before := len(w.node.Links(t))
+	p = w.pod(hostLocal(subnet4))
+	err := p.add()
+	if !errors.Is(err, unix.EXFULL) || strings.Contains(err.Error(), "exists already") {
+		t.Errorf("found %v, want that the bridge is full", err)
+	}
+	if after := len(w.node.Links(t)); after != before || len(p.ns.Links(t)) > 0 {
+		t.Errorf("the node has %d interfaces, and had %d; the pod has %v", after, before, p.ns.Links(t))
+	}
+	r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(1023)))
+	w.node.Do(t, func() { _, err := r.Execute(unix.NETLINK_ROUTE, 0); must(t, err) })
 }

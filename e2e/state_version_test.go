@@ -209,7 +209,7 @@ func TestEarlyRecord(t *testing.T) {
 	p := n.pod("web", "storage,lan")
 	p.mustAdd()
 	early := func(r map[string]any, _ []map[string]any) {
-		for _, key := range []string{"netnsInode", "podUID", "pidNamespace", "pending"} {
+		for _, key := range []string{"netnsInode", "netnsCookie", "podUID", "pidNamespace", "pending"} {
 			delete(r, key)
 		}
 	}

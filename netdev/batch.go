@@ -51,8 +51,8 @@ func (b *Batch) tolerate(target error) {
 // fail makes Send return an error, and send nothing: one of the requests cannot be written.
 func (b *Batch) fail(err error) { b.err = errors.Join(b.err, err) }
 
-// maxRequests is how many go into a datagram: as many errors are less than a socket has room for. A configuration can have
-// routes without end.
+// maxRequests is how many go into a datagram: a socket has room for as many answers. A configuration can have routes
+// without end.
 const maxRequests = 32
 
 // Send has the kernel do the requests, and returns the error of the first that has failed. It is called once.

@@ -287,12 +287,66 @@ func TestAskedTogether(t *testing.T) {
 			return nil
 		},
 	}
+	together(t, p.Namespace, 50, questions...)
+}
+
+// TestLongAnswersTogether: there is room for the answers to all that is asked in a datagram.
+func TestLongAnswersTogether(t *testing.T) {
+	p := newPod(t)
+	net1 := p.link(t, "net1")
+	for i := range 100 {
+		must(t, p.test.Handle().LinkAddAltName(net1, fmt.Sprintf("%0*d", 127, i)))
+	}
+	together(t, p.Namespace, 2*maxRequests, func() error {
+		link, err := p.Link("net1")
+		if err == nil && len(link.Attrs().AltNames) != 100 {
+			err = fmt.Errorf("it has %d alternative names", len(link.Attrs().AltNames))
+		}
+		return err
+	})
+}
+
+// TestRequestThatPanics: it is in nobody's way.
+func TestRequestThatPanics(t *testing.T) {
+	p := newPod(t)
+	func() {
+		defer func() { _ = recover() }()
+		_, err := p.one(unix.RTM_GETLINK, 0, nil)
+		t.Errorf("a request that has no header: %v", err)
+	}()
+	asked := make(chan error, 1)
+	go func() { _, err := p.Link("net1"); asked <- err }()
+	select {
+	case err := <-asked:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the next one waits for ever")
+	}
+}
+
+// TestSocketFails: all hear of it, those as well who ask by then, and nobody waits for ever.
+func TestSocketFails(t *testing.T) {
+	p := newPod(t)
+	fd := p.socket.fd
+	p.socket.fd = -1
+	together(t, p.Namespace, 2*maxRequests, func() error {
+		if _, err := p.Link("net1"); !errors.Is(err, unix.EBADF) {
+			return fmt.Errorf("found %v, want that it cannot be sent", err)
+		}
+		return nil
+	})
+	p.socket.fd = fd
+	p.link(t, "net1")
+}
+
+// together has questions asked at the same time, by several each, who do so again as soon as they have the answer.
+func together(t *testing.T, ns *Namespace, each int, questions ...func() error) {
+	t.Helper()
 	var asking sync.WaitGroup
-	p.socket.mu.Lock()
-	p.socket.sending = true // so that all of them wait
-	p.socket.mu.Unlock()
-	const rounds = 50
-	for range rounds {
+	ns.socket.mu.Lock()
+	ns.socket.sending = true // so that all of them wait
+	ns.socket.mu.Unlock()
+	for range each {
 		for i, ask := range questions {
 			asking.Go(func() {
 				for range 3 {
@@ -303,12 +357,12 @@ func TestAskedTogether(t *testing.T) {
 			})
 		}
 	}
-	for waiting := 0; waiting < rounds*len(questions); time.Sleep(time.Millisecond) {
-		p.socket.mu.Lock()
-		waiting = len(p.socket.waiting)
-		p.socket.mu.Unlock()
+	for waiting := 0; waiting < each*len(questions); time.Sleep(time.Millisecond) {
+		ns.socket.mu.Lock()
+		waiting = len(ns.socket.waiting)
+		ns.socket.mu.Unlock()
 	}
-	p.socket.free()
+	ns.socket.free()
 	asking.Wait()
 }
 
@@ -317,7 +371,8 @@ func TestTakeAlong(t *testing.T) {
 	of := func(n, kind, flags int) *pending {
 		p := &pending{}
 		for range n {
-			p.requests = append(p.requests, request{message: &nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: uint16(flags)}}})
+			m := nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: uint16(flags)}}
+			p.messages = append(p.messages, m.Serialize())
 		}
 		return p
 	}

@@ -2,10 +2,10 @@
 // that it still is what the result says, and removes it.
 //
 // A [Namespace] holds netlink sockets that were opened inside, so nearly everything happens without a thread having
-// to enter the namespace. What an ADD does goes by a [Batch]: requests in one datagram, with those of others who ask at the same time,
-// and no more is asked for and decoded than is looked at. For the rest there is the library's [Namespace.Handle]. Only sysctls need a thread inside ([Namespace.Do]). What the
-// kernel takes time for (carrier, duplicate address detection) is waited for by netlink notification, until the context ends; nothing
-// sleeps for that.
+// to enter the namespace. What an ADD does goes by a [Batch]: requests in one datagram, with those of others who ask at
+// the same time, and no more is asked for and decoded than is looked at. For the rest there is the library's
+// [Namespace.Handle]. Only sysctls need a thread inside ([Namespace.Do]). What the kernel takes time for (carrier,
+// duplicate address detection) is waited for by netlink notification, until the context ends; nothing sleeps for that.
 package netdev
 
 import (

@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,9 +25,9 @@ type socket struct {
 	waiting []*pending // until the socket is free
 }
 
-// A pending is requests that wait until the socket is free.
+// A pending is requests, as the kernel gets them, that wait until the socket is free.
 type pending struct {
-	requests []request
+	messages [][]byte
 	answers  []answer
 	err      error
 	sent     chan bool // whether they have been sent by another one, and are answered; or else it is their turn
@@ -48,6 +49,9 @@ func openSocket() (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	// An answer that there is no room for is lost, and so are all of the datagram: there is room for the longest ones. It takes a
+	// privilege to have more than the node's default.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, maxRequests*maxAnswer)
 	// Lists are only of what was asked for. A kernel before 4.20 does not know this, and lists everything.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return &socket{fd: fd}, nil
@@ -68,19 +72,22 @@ type answer struct {
 // While a datagram is on its way, requests of others wait, and all of them go by the next one. The kernel does one thing at a time
 // anyway: whoever asks meanwhile is in the way of who is at work, on a processor that somebody else could use.
 func (s *socket) ask(requests []request) ([]answer, error) {
-	own := &pending{requests: requests}
+	own := &pending{}
+	for _, r := range requests { // before others wait for it
+		own.messages = append(own.messages, r.message.Serialize())
+	}
 	if s.wait(own) {
 		return own.answers, own.err
 	}
 	together := append([]*pending{own}, s.takeAlong(own)...)
-	var all []request
+	var all [][]byte
 	for _, p := range together {
-		all = append(all, p.requests...)
+		all = append(all, p.messages...)
 	}
 	answers, err := s.exchange(all)
 	for _, p := range together {
 		if p.err = err; err == nil {
-			p.answers, answers = answers[:len(p.requests)], answers[len(p.requests):]
+			p.answers, answers = answers[:len(p.messages)], answers[len(p.messages):]
 		}
 		if p != own {
 			p.sent <- true
@@ -110,9 +117,9 @@ func (s *socket) wait(p *pending) (sent bool) {
 func (s *socket) takeAlong(own *pending) []*pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, size := 0, len(own.requests)
+	n, size := 0, len(own.messages)
 	for n < len(s.waiting) && !own.isList() && !s.waiting[n].isList() {
-		if size += len(s.waiting[n].requests); size > maxRequests {
+		if size += len(s.waiting[n].messages); size > maxRequests {
 			break
 		}
 		n++
@@ -124,9 +131,12 @@ func (s *socket) takeAlong(own *pending) []*pending {
 
 // isList tells whether a request is for a list: the kernel gives no more than its first part before it does the next request.
 func (p *pending) isList() bool {
-	m := p.requests[0].message
-	return isGet(m.Type) && m.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP
+	m := p.messages[0]
+	return isGet(kindOf(m)) && flagsOf(m)&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 }
+
+func kindOf(message []byte) uint16  { return binary.NativeEndian.Uint16(message[4:]) }
+func flagsOf(message []byte) uint16 { return binary.NativeEndian.Uint16(message[6:]) }
 
 // isGet tells the requests that ask (RTM_GET*), of which there is one for each kind of object. In others flags mean something else.
 func isGet(kind uint16) bool { return (kind-unix.RTM_BASE)%4 == unix.RTM_GETLINK-unix.RTM_NEWLINK }
@@ -147,23 +157,22 @@ func (s *socket) free() (next bool) {
 //
 // Only the last one is to be confirmed, or answered, if all goes well: since the kernel does one after the other, everything
 // about those before has arrived then.
-func (s *socket) exchange(requests []request) (answers []answer, err error) {
-	var datagram []byte
+func (s *socket) exchange(messages [][]byte) (answers []answer, err error) {
 	first := s.seq + 1
-	for i, r := range requests {
+	for i, m := range messages {
 		s.seq++
-		r.message.Seq = s.seq
-		if i < len(requests)-1 {
-			r.message.Flags &^= unix.NLM_F_ACK
+		binary.NativeEndian.PutUint32(m[8:], s.seq)
+		if i < len(messages)-1 {
+			binary.NativeEndian.PutUint16(m[6:], flagsOf(m)&^unix.NLM_F_ACK)
 		}
-		datagram = append(datagram, r.message.Serialize()...)
 	}
+	datagram := bytes.Join(messages, nil)
 	if err := unix.Sendto(s.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("send a netlink request: %w", err)
 	}
 	buffer := buffers.Get().(*[maxAnswer]byte)
 	defer buffers.Put(buffer)
-	answers = make([]answer, len(requests))
+	answers = make([]answer, len(messages))
 	for last := &answers[len(answers)-1]; !last.ended; {
 		part, err := s.receive(buffer[:])
 		if err == nil {
@@ -195,7 +204,7 @@ func assign(part []byte, answers []answer, first uint32) error {
 
 // take adds a message to the answer. One that is no part of a list ends it.
 func (a *answer) take(message []byte) {
-	kind, flags := binary.NativeEndian.Uint16(message[4:]), binary.NativeEndian.Uint16(message[6:])
+	kind, flags := kindOf(message), flagsOf(message)
 	data := message[unix.SizeofNlMsghdr:]
 	a.torn = a.torn || flags&unix.NLM_F_DUMP_INTR != 0
 	switch kind {
