@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"runtime"
@@ -20,6 +21,7 @@ const DialTime = 3 * time.Second
 type dialer struct {
 	connections dialed.Connections
 	trust       *tls.Config
+	sessions    *sessions // nil keeps none
 
 	early atomic.Pointer[early]
 }
@@ -75,7 +77,6 @@ func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn
 	return d.connect(ctx, network, address)
 }
 
-// connect makes a connection. What the client says first, for which it makes keys, is made meanwhile.
 func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, DialTime+tryTime)
 	defer cancel()
@@ -87,12 +88,35 @@ func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn
 		}
 		trust.ServerName = host
 	}
-	conn := tls.Client(d.begin(ctx, network, address), trust)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		conn.Close()
+	// What the client says first, for which it makes keys, is made while the connection is.
+	begun := d.begin(ctx, network, address)
+	if d.sessions == nil {
+		return shakeHands(ctx, begun, trust)
+	}
+	conn, err := shakeHands(ctx, begun, d.sessions.last().in(trust))
+	if errors.Is(err, errNotResumed) {
+		return shakeHands(ctx, d.begin(ctx, network, address), d.sessions.last().in(trust))
+	}
+	return conn, err
+}
+
+// in has a handshake use the session.
+func (s *session) in(trust *tls.Config) *tls.Config {
+	trust = trust.Clone()
+	trust.ClientSessionCache, trust.VerifyConnection = s, s.shaken
+	if s.isProven() {
+		trust.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	}
+	return trust
+}
+
+func shakeHands(ctx context.Context, conn net.Conn, trust *tls.Config) (net.Conn, error) {
+	secured := tls.Client(conn, trust)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		secured.Close()
 		return nil, err
 	}
-	return conn, nil
+	return secured, nil
 }
 
 // begin returns a connection that is yet to be made. Whoever uses it waits for that, or has the error.

@@ -1,13 +1,17 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net"
@@ -30,6 +34,7 @@ type resuming struct {
 	kubeconfig string
 	session    string
 	resumed    atomic.Bool  // as the last request was
+	exchange   atomic.Int32 // of keys, for the last request
 	made       atomic.Int32 // connections
 }
 
@@ -39,9 +44,11 @@ func newResuming(t *testing.T, user string) *resuming {
 	r := &resuming{T: t, kubeconfig: filepath.Join(dir, "kubeconfig"), session: filepath.Join(dir, "session")}
 	r.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.resumed.Store(req.TLS.DidResume)
+		r.exchange.Store(int32(req.TLS.CurveID))
 		_, _ = w.Write([]byte(`{"metadata":{"uid":"u"}}`))
 	}))
 	r.http.EnableHTTP2 = true
+	r.http.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that clients have ended
 	r.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			r.made.Add(1)
@@ -103,18 +110,79 @@ func TestSessionIsKept(t *testing.T) {
 	if r.ask() {
 		t.Error("the first process has resumed a session")
 	}
-	first := r.kept()
-	for range 3 {
-		if !r.ask() {
-			t.Error("a further process has not resumed the session")
-		}
+	r.kept()
+	for range 8 {
+		r.asks(true, tls.X25519MLKEM768, 1)
 	}
-	if string(r.kept()) != string(first) {
-		t.Error("a session that is good has been written again")
+	proven := r.kept()
+	for range 3 {
+		r.asks(true, tls.X25519, 1)
+	}
+	if string(r.kept()) != string(proven) {
+		t.Error("a session that is proven has been written again")
 	}
 	info, err := os.Stat(r.session)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("found %v, %v, want a file that nobody else can read", info, err)
+	}
+}
+
+// asks asks as a new process does, and complains if it has not resumed a session, has, exchanged keys otherwise or made more
+// connections.
+func (r *resuming) asks(resumed bool, exchange tls.CurveID, connections int32) {
+	r.Helper()
+	before := r.made.Load()
+	if got := r.ask(); got != resumed {
+		r.Errorf("resumed: %v, want %v", got, resumed)
+	}
+	if got := tls.CurveID(r.exchange.Load()); got != exchange {
+		r.Errorf("keys are exchanged by %v, want %v", got, exchange)
+	}
+	if made := r.made.Load() - before; made != connections {
+		r.Errorf("%d connections, want %d", made, connections)
+	}
+}
+
+// forget has the server know no session any more, as after a restart, or as another server at the same address.
+func (r *resuming) forget() {
+	r.Helper()
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		r.Fatal(err)
+	}
+	r.http.TLS.SetSessionTicketKeys([][32]byte{key})
+}
+
+// TestSessionThatServerForgets: the keys of a connection always follow from an exchange that withstands quantum computers.
+func TestSessionThatServerForgets(t *testing.T) {
+	for _, resumptions := range []int{1, 7, 8, 10} {
+		t.Run(fmt.Sprint(resumptions), func(t *testing.T) {
+			r := newResuming(t, withToken)
+			for range 2 {
+				r.asks(false, tls.X25519MLKEM768, 1)
+				old := r.kept()
+				for i := range resumptions {
+					exchange := tls.X25519MLKEM768
+					if i >= 8 {
+						exchange = tls.X25519
+					}
+					r.asks(true, exchange, 1)
+				}
+				r.forget()
+				connections := int32(1)
+				if resumptions >= 8 {
+					connections = 2
+				}
+				r.asks(false, tls.X25519MLKEM768, connections)
+				for deadline := time.Now().Add(10 * time.Second); bytes.Equal(r.kept()[33:], old[33:]); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatal("the new session is not kept")
+					}
+				}
+				r.asks(true, tls.X25519MLKEM768, 1)
+				r.forget()
+			}
+		})
 	}
 }
 
@@ -133,7 +201,7 @@ func TestDamagedSession(t *testing.T) {
 	r := newResuming(t, withToken)
 	r.ask()
 	good := r.kept()
-	damaged := [][]byte{nil, []byte("garbage"), append(good[:32:32], 0xff, 0xff, 0xff, 0xff), append(good[:32:32], 0, 0, 0, 0)}
+	damaged := [][]byte{nil, []byte("garbage"), append(good[:32:32], 0, 0xff, 0xff, 0xff, 0xff), append(good[:32:32], 0xff, 0, 0, 0, 0), good[:33]}
 	for i := 0; i < len(good); i += 61 {
 		flipped := append([]byte(nil), good...)
 		flipped[i] ^= 0x55
