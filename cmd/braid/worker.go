@@ -38,5 +38,5 @@ func work(socket, about string) error {
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
-	return server.New(server.Options{Socket: socket, Handle: w.Serve, Log: log}).Run(ctx)
+	return server.New(server.Options{Socket: socket, Handle: newRest().between(w.Serve), Log: log}).Run(ctx)
 }
