@@ -53,7 +53,7 @@ func (b *bench) counts(at place) {
 				processes := watch.count()
 				switch round {
 				case 1:
-					if p.meta {
+					if p.daemon != nil {
 						time.Sleep(late) // what a daemon sends later counts too
 					}
 					n := Count{Kind: at.String(), Peer: p.name, Op: op, Networks: at.n, Processes: processes, Requests: difference(b.requests(), before)}

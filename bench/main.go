@@ -180,16 +180,16 @@ var sections = []section{
 				if quick && (n > 1 || kind == "bridge") {
 					peers = b.local(braidPeer, braidDaemonPeer, floorPeer)
 				}
-				repeats := rounds(7, 15)
+				repeats := rounds(5, 15)
 				if kind == "macvlan" { // an ADD of Multus waits for seconds
-					repeats = rounds(2, 7)
+					repeats = rounds(1, 7)
 				}
 				b.dualStack(place{kind: kind, dual: true, n: n}, repeats, peers)
 			}
 		}
 		for _, n := range []int{1, 4} {
 			at := place{kind: "macvlan", dual: true, optimistic: true, n: n}
-			b.dualStack(at, rounds(7, 15), b.local(braidPeer, braidDaemonPeer, standalonePeer, floorPeer))
+			b.dualStack(at, rounds(5, 15), b.local(braidPeer, braidDaemonPeer, standalonePeer, floorPeer))
 		}
 	}},
 	{"counts", func(b *bench, quick bool, _ func(quick, full int) int) {
@@ -233,7 +233,7 @@ var sections = []section{
 		if quick {
 			counts = []int{1, 1000}
 		}
-		b.masquerade(counts, rounds(9, 21))
+		b.masquerade(counts, rounds(5, 21))
 	}},
 	{"dhcp", func(b *bench, quick bool, rounds func(quick, full int) int) {
 		counts := []int{1, 4}

@@ -706,6 +706,7 @@ func TestSweepRaces(t *testing.T) {
 					}
 				}
 				ns.Remove(t)
+				time.Sleep(time.Duration(n%7) * time.Millisecond) // the next one comes at once, or when a sweep has been there
 			}
 		})
 	}
