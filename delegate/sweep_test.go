@@ -132,6 +132,17 @@ func TestSweep(t *testing.T) {
 			})
 		}
 	}
+	// unmounted takes the path of a namespace that a process is in, and that may have an interface.
+	unmounted := func(link string, edits ...any) func(*world) {
+		return func(w *world) {
+			change(edits...)(w)
+			if link != "" {
+				dummy(w, link)
+			}
+			process(w.t, w.netns)
+			w.netns.Remove(w.t)
+		}
+	}
 	for _, tt := range []struct {
 		name    string
 		prepare func(*world)
@@ -173,19 +184,11 @@ func TestSweep(t *testing.T) {
 			verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
-			name: "the path was unmounted under a pod that runs", prepare: func(w *world) {
-				process(w.t, w.netns)
-				w.netns.Remove(w.t)
-			},
+			name: "the path was unmounted under a pod that runs", prepare: unmounted(""),
 			verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
-			name: "the path was unmounted under a pod that runs, of a kernel without cookies", prepare: func(w *world) {
-				change("netnsCookie", 0)(w)
-				dummy(w, "net2")
-				process(w.t, w.netns)
-				w.netns.Remove(w.t)
-			},
+			name: "the path was unmounted under a pod that runs, of a kernel without cookies", prepare: unmounted("net2", "netnsCookie", 0),
 			verdict: delegate.Unknown, action: delegate.Kept,
 		},
 		{
@@ -193,29 +196,15 @@ func TestSweep(t *testing.T) {
 			verdict: delegate.Dead, action: delegate.Undone, waits: true,
 		},
 		{
-			name: "its inode is that of another namespace", prepare: func(w *world) {
-				change("netnsCookie", 1)(w)
-				dummy(w, "net2")
-				process(w.t, w.netns)
-				w.netns.Remove(w.t)
-			},
+			name: "its inode is that of another namespace", prepare: unmounted("net2", "netnsCookie", 1),
 			verdict: delegate.Dead, action: delegate.Undone, waits: true,
 		},
 		{
-			name: "its inode is that of another namespace, of a kernel without cookies", prepare: func(w *world) {
-				change("netnsCookie", 0)(w)
-				dummy(w, "net9")
-				process(w.t, w.netns)
-				w.netns.Remove(w.t)
-			},
+			name: "its inode is that of another namespace, of a kernel without cookies", prepare: unmounted("net9", "netnsCookie", 0),
 			verdict: delegate.Dead, action: delegate.Undone, waits: true,
 		},
 		{
-			name: "the path was unmounted, and the pod is gone", prepare: func(w *world) {
-				dummy(w, "net2")
-				process(w.t, w.netns)
-				w.netns.Remove(w.t)
-			},
+			name: "the path was unmounted, and the pod is gone", prepare: unmounted("net2"),
 			podGone: true, verdict: delegate.Dead, action: delegate.Undone, waits: true,
 		},
 		{name: "another boot", prepare: change("bootID", "boot-0"), verdict: delegate.Dead, action: delegate.Undone},
