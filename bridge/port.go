@@ -48,7 +48,7 @@ func (a *attachment) createPort(name string, free bool) (err error) {
 			return nil
 		}
 		err = fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err)
-		if !errors.Is(err, unix.EEXIST) {
+		if !errors.Is(err, netdev.ErrExists) {
 			return err
 		}
 		if taken := a.pod.Free(a.req.IfName); taken != nil { // and not the name for the port
@@ -112,9 +112,15 @@ func (a *attachment) denyAddress(b *netdev.Batch, port string) {
 	}, none)
 }
 
-// enlist marks the port that is made, and makes it one of the bridge.
+// enlist marks the port that is made, and makes it one of the bridge. If it can be neither it may be up all the same, as what DEL takes
+// for somebody else's.
 func (a *attachment) enlist(b *netdev.Batch, port string) {
-	b.SetLink(port, func(err error) error { return connected(a.bridge, port, err) },
+	b.SetLink(port, func(err error) error {
+		if err != nil {
+			a.undo.Add("create "+port, func() error { return a.node.DeleteLink(port) })
+		}
+		return connected(a.bridge, port, err)
+	},
 		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
 		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))))
 }

@@ -199,7 +199,7 @@ func TestNewLink(t *testing.T) {
 			a.RawFlags != now.RawFlags || a.RawFlags&unix.IFF_UP == 0 || a.OperState != now.OperState || made.Type() != "veth" {
 			t.Errorf("made %s %+v, which is %+v", made.Type(), a, now)
 		}
-		if _, err := p.NewLink(veth); !errors.Is(err, unix.EEXIST) {
+		if _, err := p.NewLink(veth); !errors.Is(err, ErrExists) {
 			t.Errorf("the name is taken: %v", err)
 		}
 		if _, err := p.Link(fmt.Sprint("far", i)); err != nil {

@@ -2,6 +2,8 @@ package netdev
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"net"
 
 	"github.com/vishvananda/netlink"
@@ -23,7 +25,11 @@ type NewLink struct {
 	Data       []*nl.RtAttr // what only its kind has
 }
 
-// NewLink makes an interface and returns what it has become; nil if that has to be asked where it is. The error is the kernel's.
+// ErrExists is that an interface could not be made, since there is one that has its name, or that of its peer.
+var ErrExists = fmt.Errorf("the name of the interface is taken: %w", unix.EEXIST)
+
+// NewLink makes an interface and returns what it has become; nil if that has to be asked where it is. The error wraps
+// [ErrExists], or is the kernel's.
 func (ns *Namespace) NewLink(l *NewLink) (made netlink.Link, err error) {
 	b := ns.Batch()
 	b.NewLink(l)
@@ -31,7 +37,8 @@ func (ns *Namespace) NewLink(l *NewLink) (made netlink.Link, err error) {
 	return made, b.Send()
 }
 
-// NewLink has an interface made, where it is to be and with all that is said of it. The error is the kernel's.
+// NewLink has an interface made, where it is to be and with all that is said of it. The error wraps [ErrExists], or is the
+// kernel's.
 func (b *Batch) NewLink(l *NewLink) {
 	data := []nl.NetlinkRequestData{l.header()}
 	for _, a := range l.attributes() {
@@ -50,7 +57,12 @@ func (b *Batch) NewLink(l *NewLink) {
 			peer.AddChild(a)
 		}
 	}
-	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, plainError, append(data, info)...)
+	b.add(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, func(_ [][]byte, err error) error {
+		if errors.Is(err, unix.EEXIST) {
+			return ErrExists
+		}
+		return err
+	}, append(data, info)...)
 }
 
 func (l *NewLink) header() *nl.IfInfomsg {

@@ -192,6 +192,28 @@ func TestFault(t *testing.T) {
 	}
 }
 
+// TestRefusedLink has each request be refused, in each way, of those that make a link: others of the same datagram are done all the same.
+func TestRefusedLink(t *testing.T) {
+	t.Parallel()
+	within(t, func(w *world) {
+		w.settle()
+		i := &injector{
+			world: w, victim: victims[0], tally: newTally(t),
+			only: func(c *tracer.Call) bool { return len(c.Requests) > 1 && c.Requests[0] == "NEWLINK" },
+		}
+		for n := 1; i.once(n, 0); n++ {
+			for turn := 1; turn < i.ways; turn++ {
+				i.once(n, turn)
+			}
+		}
+		w.end()
+		t.Logf("%d faults injected, %d times it failed", i.injected, i.failed)
+		if i.injected < 20 {
+			t.Errorf("%d faults injected", i.injected)
+		}
+	})
+}
+
 // TestFullDisk: from some moment on there is no space for anything new. Only ADD needs any.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
@@ -221,8 +243,9 @@ var ofProcess = regexp.MustCompile(`^/proc/[1-9]`)
 type injector struct {
 	*world
 	victim
-	full     bool // the disk is, from the call on
-	ways     int  // that the last call can fail
+	full     bool                    // the disk is, from the call on
+	only     func(*tracer.Call) bool // the calls that are to fail, if it is not all
+	ways     int                     // that the last call can fail
 	injected int
 	failed   int
 	tally    *tally
@@ -251,8 +274,9 @@ func (i *injector) once(n, turn int) (reached bool) {
 			how = fault{do: tracer.Fail, errno: unix.ENOSPC}
 			return tracer.Action{Do: tracer.Fail, Errno: unix.ENOSPC, Also: (*tracer.Call).TakesSpace}
 		}
-		if ofProcess.MatchString(call.Object) {
+		if ofProcess.MatchString(call.Object) || i.only != nil && !i.only(call) {
 			others++
+			return tracer.Action{}
 		}
 		if call.N-others != n {
 			return tracer.Action{}

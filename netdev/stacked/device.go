@@ -101,7 +101,7 @@ func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types10
 		Kind: d.Kind, Name: ifName, In: ns, Up: true, Parent: lower.Attrs().Index, MTU: d.MTU, MAC: d.MAC,
 		TxQueues: max(d.TxQueues, 1), RxQueues: max(d.RxQueues, 1), Data: d.Data,
 	})
-	if errors.Is(err, unix.EEXIST) {
+	if errors.Is(err, netdev.ErrExists) {
 		if taken := ns.Free(ifName); taken != nil {
 			return nil, taken
 		}
