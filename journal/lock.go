@@ -77,7 +77,7 @@ func (j *Journal) lock(ctx context.Context, what string, try func(*os.File) erro
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", what, err)
 		}
@@ -94,7 +94,10 @@ func flock(kind int16, start, length int64) *unix.Flock_t {
 	return &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: start, Len: length}
 }
 
-// set takes or gives back a range, without waiting.
-func set(f *os.File, lk *unix.Flock_t) error {
-	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, lk)
+// set takes or gives back a range, without waiting: to be interrupted is not that somebody else has it.
+func set(f *os.File, lk *unix.Flock_t) (err error) {
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, lk)
+	}
+	return err
 }
