@@ -249,6 +249,9 @@ func (t *tracing) loop() error {
 			time.Sleep(time.Millisecond)
 			continue
 		}
+		if errors.Is(err, unix.ECHILD) && !t.ended.IsZero() { // the news of the begin of a thread came after that of its end
+			return nil
+		}
 		if err != nil {
 			return err
 		}
