@@ -164,10 +164,12 @@ func (a *attachment) removeAddress(link netlink.Link, addr netlink.Addr, u *undo
 	if !a.ForceAddress {
 		return fmt.Errorf("%s has the address %s, of another network; set forceAddress to have it replaced", name, addr.IPNet)
 	}
-	if err := a.node.Handle().AddrDel(link, &addr); err != nil {
+	h := a.node.Handle()
+	err := h.AddrDel(link, &addr)
+	u.Add("remove address "+addr.IPNet.String(), func() error { return tolerate(unix.EEXIST, h.AddrAdd(link, &addr)) })
+	if err != nil {
 		return fmt.Errorf("remove address %s from %s: %w", addr.IPNet, name, err)
 	}
-	u.Add("remove address "+addr.IPNet.String(), func() error { return a.node.Handle().AddrAdd(link, &addr) })
 	return nil
 }
 
@@ -186,11 +188,20 @@ func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stac
 	if errors.Is(err, unix.EEXIST) {
 		return nil // two of the pod's addresses have the same gateway
 	}
+	u.Add("add address "+want.String(), func() error { return tolerate(unix.EADDRNOTAVAIL, h.AddrDel(link, addr)) })
 	if err != nil {
 		return fmt.Errorf("add address %s to %s: %w", want, name, err)
 	}
-	u.Add("add address "+want.String(), func() error { return h.AddrDel(link, addr) })
 	return pin(h, link)
+}
+
+// tolerate has an error be none that says that there is nothing to undo. It is undone all the same where a request has failed: it may
+// have been done, and the answer have been lost.
+func tolerate(target, err error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
 }
 
 func contains(have []netlink.Addr, want *net.IPNet) bool {

@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -80,6 +81,31 @@ func TestExistingBridgeIsUsed(t *testing.T) {
 	must(t, p.check())
 	must(t, p.del())
 	w.br()
+}
+
+// TestUnfinishedBridge: one that an ADD has left which was killed while it made it takes no advice from pods, but one of somebody else
+// is as that one wants it.
+func TestUnfinishedBridge(t *testing.T) {
+	w := newWorld(t)
+	w.attached("")
+	mac := w.br().HardwareAddr
+	for _, own := range []bool{true, false} {
+		must(t, w.node.Handle().LinkDel(w.br()))
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = w.bridge, bytes.Clone(mac)
+		if !own {
+			attrs.HardwareAddr[5] ^= 1
+		}
+		must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		w.attached("")
+		w.node.Do(t, func() {
+			value, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + w.bridge + "/accept_ra")
+			must(t, err)
+			if ignores := strings.TrimSpace(string(value)) == "0"; ignores != own {
+				t.Errorf("its own %t: accept_ra is %s", own, value)
+			}
+		})
+	}
 }
 
 func TestNameOfTheBridgeIsTaken(t *testing.T) {

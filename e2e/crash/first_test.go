@@ -1,0 +1,64 @@
+//go:build crash && linux && amd64
+
+package crash
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/e2e/crash/tracer"
+)
+
+// bare takes the node back to what it was before the first pod came: what pods share, and what stays when they go, is not there.
+func (w *world) bare() {
+	w.Helper()
+	for _, name := range w.node.Links(w) {
+		if name == "cluster0" || name == "storage0" {
+			w.must(w.node.Handle().LinkDel(w.node.Link(w, name)))
+		}
+	}
+}
+
+// withoutWitness takes stock of a node that pods have left, as if none had ever come.
+func (w *world) withoutWitness() {
+	w.Helper()
+	w.settle()
+	w.end()
+	w.witness.removeNS()
+	w.witness = nil
+	w.bare()
+	w.baseline = w.state()
+	w.eventually("the server has all leases back", func() string { return strings.Join(w.serverLeases().Minus(nil), "\n") })
+	w.served = w.serverLeases()
+}
+
+// TestFirstFault has requests to the kernel fail of the first ADD of a node, which makes what others will share as well.
+func TestFirstFault(t *testing.T) {
+	t.Parallel()
+	within(t, func(w *world) {
+		w.withoutWitness()
+		i := &injector{
+			world: w, victim: victim{verbs[0], func(w *world, p *pod, failed error) error {
+				err := w.judgeAdd(p, failed)
+				w.bare()
+				return err
+			}}, tally: newTally(t),
+			only: func(c *tracer.Call) bool {
+				return strings.HasPrefix(c.Object, "netlink-") &&
+					(strings.HasPrefix(c.Name, "recv") || slices.ContainsFunc(c.Requests, func(r string) bool { return !strings.HasPrefix(r, "GET") }))
+			},
+		}
+		for n := 1; i.once(n, n); n++ {
+			if full {
+				for turn := 1; turn < i.ways; turn++ {
+					i.once(n, n+turn)
+				}
+			}
+		}
+		t.Logf("%d faults injected, %d times it failed", i.injected, i.failed)
+		if i.injected < 20 {
+			t.Errorf("%d faults injected", i.injected)
+		}
+	})
+}
