@@ -142,7 +142,8 @@ func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *
 	if err != nil {
 		return err
 	}
-	for _, other := range conflicts(have, wanted) {
+	// The last one first: the kernel takes away the others of its subnet with the first.
+	for _, other := range slices.Backward(conflicts(have, wanted)) {
 		if err := a.removeAddress(link, other, u); err != nil {
 			return err
 		}
@@ -186,7 +187,11 @@ func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stac
 	}
 	err := h.AddrAdd(link, addr)
 	if errors.Is(err, unix.EEXIST) {
-		return nil // two of the pod's addresses have the same gateway
+		have, listErr := a.node.Addresses(link)
+		if listErr == nil && contains(have, want) { // two of the pod's addresses have the same gateway
+			return nil
+		}
+		return fmt.Errorf("add address %s to %s: %w", want, name, errors.Join(err, listErr))
 	}
 	u.Add("add address "+want.String(), func() error { return tolerate(unix.EADDRNOTAVAIL, h.AddrDel(link, addr)) })
 	if err != nil {

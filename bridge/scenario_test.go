@@ -192,6 +192,17 @@ func TestOtherIPv6SubnetsMayShareABridge(t *testing.T) {
 	}
 }
 
+// TestForceAddressOfSeveral: with the first address of a subnet the kernel takes the others of it.
+func TestForceAddressOfSeveral(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
+	w.node.Address(t, w.bridge, "10.99.0.1/24", "10.99.0.2/24", "10.99.0.3/24")
+	w.attached(`"isGateway": true, "forceAddress": true, ` + hostLocal(subnet4))
+	if have := w.addresses(w.node, w.bridge); !slices.Equal(have, []string{"10.88.0.1/24"}) {
+		t.Errorf("addresses of the bridge: %v", have)
+	}
+}
+
 func TestSeveralAddressesOfAFamily(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(dual + fixed("10.88.0.5/24 10.88.0.1", "10.89.0.5/24 10.89.0.1", "2001:db8:1::5/64 2001:db8:1::1", "2001:db8:2::5/64 2001:db8:2::1"))
@@ -482,6 +493,20 @@ func TestSourceRoutingGoesWithTheInterface(t *testing.T) {
 }
 
 // TestSourceRoutingGoesAfterTheInterface: a DEL that finds no port any more comes after one that was not finished.
+// TestSourceRoutingOfAFailedADD: its rules go with the interface, without a DEL.
+func TestSourceRoutingOfAFailedADD(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
+	w.node.Address(t, w.bridge, "10.99.0.1/24")
+	p := w.pod(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
+	p.refused(0, "of another network")
+	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
+	must(t, err)
+	if len(rules) != 3 { // local, main, default
+		t.Errorf("rules of the pod: %v", rules)
+	}
+}
+
 func TestSourceRoutingGoesAfterTheInterface(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))

@@ -46,7 +46,7 @@ func TestFirstFault(t *testing.T) {
 			}}, tally: newTally(t),
 			only: func(c *tracer.Call) bool {
 				return strings.HasPrefix(c.Object, "netlink-") &&
-					(strings.HasPrefix(c.Name, "recv") || slices.ContainsFunc(c.Requests, func(r string) bool { return !strings.HasPrefix(r, "GET") }))
+					(c.Name == "recvfrom" || slices.ContainsFunc(c.Requests, func(r string) bool { return !strings.HasPrefix(r, "GET") }))
 			},
 		}
 		for n := 1; i.once(n, n); n++ {
