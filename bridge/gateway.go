@@ -108,10 +108,10 @@ func (a *attachment) serveGateways(ctx context.Context) (err error) {
 			Name: link.Attrs().Name, Mac: link.Attrs().HardwareAddr.String(), Mtu: link.Attrs().MTU,
 		})
 	}
-	if err := forward(a.node, wanted); err != nil {
+	if err := a.ensureAddresses(link, wanted, &u); err != nil {
 		return err
 	}
-	return a.ensureAddresses(link, wanted, &u)
+	return forward(a.node, wanted) // which is not undone: others may count on it
 }
 
 // pin gives a link the MAC address that it has. A bridge that somebody else has made may change it otherwise when ports

@@ -433,6 +433,8 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
 	w.node.Address(t, w.bridge, "10.99.0.1/24")
+	const forwarding = "/proc/sys/net/ipv4/ip_forward"
+	w.node.Do(t, func() { must(t, os.WriteFile(forwarding, []byte("0"), 0)) })
 	p := w.pod(dual + `"macspoofchk": true, ` + anyIPAM)
 	var seen []string
 	w.withIPAM(failing{seen: &seen, ns: p.ns})
@@ -441,6 +443,13 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 		t.Error("the interface was deleted before the addresses were released")
 	}
 	w.noRules()
+	w.node.Do(t, func() {
+		value, err := os.ReadFile(forwarding)
+		must(t, err)
+		if string(value) != "0\n" {
+			t.Errorf("the node forwards packets: %s", value)
+		}
+	})
 	if have := w.addresses(w.node, w.bridge); len(have) != 1 {
 		t.Errorf("addresses of the bridge: %v", have)
 	}

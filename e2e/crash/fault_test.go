@@ -349,7 +349,8 @@ func (i *injector) outcome(p *pod, what string, r *tracer.Result) error {
 	if i.name != "sweep" {
 		err = answered(r.Stdout, r.Stderr, fmt.Errorf("status %#x", r.Status))
 	}
-	if text := err.Error(); strings.Contains(text, "status 0x") && r.Hit.Object != "/memfd:stdout (deleted)" || strings.Contains(text, "panic") {
+	cannotAnswer := r.Hit != nil && r.Hit.Object == "/memfd:stdout (deleted)"
+	if text := err.Error(); strings.Contains(text, "status 0x") && !cannotAnswer || strings.Contains(text, "panic") {
 		i.Errorf("%s: no clear error: %v\n%s", what, err, r.Stderr)
 	}
 	return err
