@@ -91,7 +91,8 @@ func (c *config) createBridge(node *netdev.Namespace) (_ *netlink.Bridge, err er
 		made := func(l netlink.Link) bool { return bytes.Equal(l.Attrs().HardwareAddr, attrs.HardwareAddr) }
 		return nil, errors.Join(fmt.Errorf("create bridge %s: %w", c.Bridge, err), node.DeleteLinkIf(c.Bridge, made))
 	}
-	if err := h.LinkSetAlias(br, newBridge); err != nil {
+	err = errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), deleteLink(node, br))
 	}
 	return c.findBridge(node)
@@ -147,7 +148,7 @@ func (c *config) fitBridge(node *netdev.Namespace, br *netlink.Bridge) error {
 	if !isUp(br) {
 		if own, err := ownMAC(node, br.Name); err != nil {
 			return err
-		} else if bytes.Equal(own, br.HardwareAddr) { // made by this ADD, or by one that was killed before it had come to this
+		} else if bytes.Equal(own, br.HardwareAddr) { // an ADD that was killed may not have come to this
 			if err := ignoreRouterAdvertisements(node, br.Name); err != nil {
 				return fmt.Errorf("set up bridge %s: %w", br.Name, err)
 			}
