@@ -3,6 +3,8 @@
 package crash
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -67,5 +69,47 @@ func TestFirstFault(t *testing.T) {
 		if i.injected < 20 {
 			t.Errorf("%d faults injected", i.injected)
 		}
+	})
+}
+
+// TestFirstKilled kills the first ADD of a node. The next pod takes nothing for finished that the other one has only begun.
+func TestFirstKilled(t *testing.T) {
+	t.Parallel()
+	within(t, func(w *world) {
+		w.withoutWitness()
+		killed := 0
+		for n, reached := 1, true; reached; n += every(8) {
+			p, o := w.pod(), w.pod()
+			c := verbs[0].command(p)
+			c.At = func(call *tracer.Call) tracer.Action {
+				if call.N == n {
+					return tracer.Action{Do: tracer.KillAtEntry}
+				}
+				return tracer.Action{}
+			}
+			r, err := tracer.Run(c)
+			w.must(err)
+			if reached = r.Hit != nil; reached {
+				killed++
+			} else {
+				p.result = r.Stdout
+			}
+			what := fmt.Sprintf("the first ADD killed at %v", r.Hit)
+			if err := o.add(); err != nil {
+				t.Errorf("%s, then that of another pod: %v", what, err)
+			} else if err := o.check(); err != nil {
+				t.Errorf("%s, then CHECK of another pod: %v", what, err)
+			}
+			w.must(errors.Join(p.del(), o.del()))
+			w.bare("cluster0", "storage0")
+			w.clean(p, what, false)
+			w.clean(o, what, false)
+			p.removeNS()
+			o.removeNS()
+		}
+		if killed < 8 {
+			t.Errorf("killed %d times", killed)
+		}
+		t.Logf("killed %d times", killed)
 	})
 }
