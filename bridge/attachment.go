@@ -119,7 +119,7 @@ func (a *attachment) plug(ctx context.Context) (err error) {
 	}
 	a.onError(ctx, "create "+a.req.IfName, func(context.Context) error {
 		_, err := deletePort(a.node, a.owner)
-		return err
+		return errors.Join(err, a.forgetSourceRouting(a.req))
 	})
 	return a.createPort(name, inTheWay == nil)
 }

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -86,12 +87,13 @@ func (c *config) createBridge(node *netdev.Namespace) (_ *netlink.Bridge, err er
 	h := node.Handle()
 	if err := h.LinkAdd(br); errors.Is(err, unix.EEXIST) {
 		return c.findBridge(node) // somebody who knows of no lock has been faster
-	} else if err != nil {
-		return nil, fmt.Errorf("create bridge %s: %w", c.Bridge, err)
+	} else if err != nil { // it may be there all the same, if the answer was lost
+		made := func(l netlink.Link) bool { return bytes.Equal(l.Attrs().HardwareAddr, attrs.HardwareAddr) }
+		return nil, errors.Join(fmt.Errorf("create bridge %s: %w", c.Bridge, err), node.DeleteLinkIf(c.Bridge, made))
 	}
 	err = errors.Join(h.LinkSetAlias(br, newBridge), ignoreRouterAdvertisements(node, c.Bridge))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), h.LinkDel(br))
+		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Bridge, err), deleteLink(node, br))
 	}
 	return c.findBridge(node)
 }
@@ -144,6 +146,13 @@ func (c *config) fitBridge(node *netdev.Namespace, br *netlink.Bridge) error {
 		}
 	}
 	if !isUp(br) {
+		if own, err := ownMAC(node, br.Name); err != nil {
+			return err
+		} else if bytes.Equal(own, br.HardwareAddr) { // an ADD that was killed may not have come to this
+			if err := ignoreRouterAdvertisements(node, br.Name); err != nil {
+				return fmt.Errorf("set up bridge %s: %w", br.Name, err)
+			}
+		}
 		if err := h.LinkSetUp(br); err != nil {
 			return fmt.Errorf("set bridge %s up: %w", br.Name, err)
 		}
@@ -182,7 +191,14 @@ func keepBridge(node *netdev.Namespace, br *netlink.Bridge) error {
 	if br.Alias != newBridge {
 		return nil
 	}
-	return node.Handle().LinkSetAlias(br, "")
+	err := node.Handle().LinkSetAlias(br, "")
+	if err == nil {
+		return nil
+	}
+	if now, lookErr := node.LinkAt(br.Index); lookErr == nil && now.Attrs().Alias == "" { // only the answer was lost
+		return nil
+	}
+	return fmt.Errorf("keep bridge %s: %w", br.Name, err)
 }
 
 // checkBridge returns an error if fitBridge would have something to do.

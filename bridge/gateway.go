@@ -108,10 +108,10 @@ func (a *attachment) serveGateways(ctx context.Context) (err error) {
 			Name: link.Attrs().Name, Mac: link.Attrs().HardwareAddr.String(), Mtu: link.Attrs().MTU,
 		})
 	}
-	if err := forward(a.node, wanted); err != nil {
+	if err := a.ensureAddresses(link, wanted, &u); err != nil {
 		return err
 	}
-	return a.ensureAddresses(link, wanted, &u)
+	return forward(a.node, wanted) // which is not undone: others may count on it
 }
 
 // pin gives a link the MAC address that it has. A bridge that somebody else has made may change it otherwise when ports
@@ -142,7 +142,8 @@ func (a *attachment) ensureAddresses(link netlink.Link, wanted []*net.IPNet, u *
 	if err != nil {
 		return err
 	}
-	for _, other := range conflicts(have, wanted) {
+	// The last one first: the kernel takes away the others of its subnet with the first.
+	for _, other := range slices.Backward(conflicts(have, wanted)) {
 		if err := a.removeAddress(link, other, u); err != nil {
 			return err
 		}
@@ -164,10 +165,12 @@ func (a *attachment) removeAddress(link netlink.Link, addr netlink.Addr, u *undo
 	if !a.ForceAddress {
 		return fmt.Errorf("%s has the address %s, of another network; set forceAddress to have it replaced", name, addr.IPNet)
 	}
-	if err := a.node.Handle().AddrDel(link, &addr); err != nil {
+	h := a.node.Handle()
+	err := h.AddrDel(link, &addr)
+	u.Add("remove address "+addr.IPNet.String(), func() error { return tolerate(unix.EEXIST, h.AddrAdd(link, &addr)) })
+	if err != nil {
 		return fmt.Errorf("remove address %s from %s: %w", addr.IPNet, name, err)
 	}
-	u.Add("remove address "+addr.IPNet.String(), func() error { return a.node.Handle().AddrAdd(link, &addr) })
 	return nil
 }
 
@@ -184,13 +187,26 @@ func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stac
 	}
 	err := h.AddrAdd(link, addr)
 	if errors.Is(err, unix.EEXIST) {
-		return nil // two of the pod's addresses have the same gateway
+		have, listErr := a.node.Addresses(link)
+		if listErr == nil && contains(have, want) { // two of the pod's addresses have the same gateway
+			return nil
+		}
+		return fmt.Errorf("add address %s to %s: %w", want, name, errors.Join(err, listErr))
 	}
+	u.Add("add address "+want.String(), func() error { return tolerate(unix.EADDRNOTAVAIL, h.AddrDel(link, addr)) })
 	if err != nil {
 		return fmt.Errorf("add address %s to %s: %w", want, name, err)
 	}
-	u.Add("add address "+want.String(), func() error { return h.AddrDel(link, addr) })
 	return pin(h, link)
+}
+
+// tolerate has an error be none that says that there is nothing to undo. It is undone all the same where a request has failed: it may
+// have been done, and the answer have been lost.
+func tolerate(target, err error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
 }
 
 func contains(have []netlink.Addr, want *net.IPNet) bool {

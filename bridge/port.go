@@ -49,6 +49,7 @@ func (a *attachment) createPort(name string, free bool) (err error) {
 		}
 		err = fmt.Errorf("create %s in %s: %w", a.req.IfName, a.pod.Path(), err)
 		if !errors.Is(err, netdev.ErrExists) {
+			a.undo.Add("create "+name, func() error { return a.node.DeleteLinkIf(name, isUnmarked) })
 			return err
 		}
 		if taken := a.pod.Free(a.req.IfName); taken != nil { // and not the name for the port
@@ -112,18 +113,17 @@ func (a *attachment) denyAddress(b *netdev.Batch, port string) {
 	}, none)
 }
 
-// enlist marks the port that is made, and makes it one of the bridge. If it can be neither it may be up all the same, as what DEL takes
-// for somebody else's.
+// enlist marks the port that is made, and makes it one of the bridge.
 func (a *attachment) enlist(b *netdev.Batch, port string) {
-	b.SetLink(port, func(err error) error {
-		if err != nil {
-			a.undo.Add("create "+port, func() error { return a.node.DeleteLink(port) })
-		}
-		return connected(a.bridge, port, err)
-	},
+	b.SetLink(port, func(err error) error { return connected(a.bridge, port, err) },
 		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+a.owner.String())),
 		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(a.bridge.Index))))
 }
+
+// isUnmarked tells that a link with a name that was free is a port of which the kernel has refused to be marked. It may be up all the
+// same, as what DEL takes for somebody else's. Whether it was that request which has failed cannot be told: another may have before, or
+// no answer have come.
+func isUnmarked(link netlink.Link) bool { return link.Type() == "veth" && link.Attrs().Alias == "" }
 
 // isParticular tells whether there is more to do with a port before the first packet than to connect it.
 func (a *attachment) isParticular() bool {

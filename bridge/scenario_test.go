@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -80,6 +81,31 @@ func TestExistingBridgeIsUsed(t *testing.T) {
 	must(t, p.check())
 	must(t, p.del())
 	w.br()
+}
+
+// TestUnfinishedBridge: one that an ADD has left which was killed while it made it takes no advice from pods, but one of somebody else
+// is as that one wants it.
+func TestUnfinishedBridge(t *testing.T) {
+	w := newWorld(t)
+	w.attached("")
+	mac := w.br().HardwareAddr
+	for _, own := range []bool{true, false} {
+		must(t, w.node.Handle().LinkDel(w.br()))
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = w.bridge, bytes.Clone(mac)
+		if !own {
+			attrs.HardwareAddr[5] ^= 1
+		}
+		must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		w.attached("")
+		w.node.Do(t, func() {
+			value, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + w.bridge + "/accept_ra")
+			must(t, err)
+			if ignores := strings.TrimSpace(string(value)) == "0"; ignores != own {
+				t.Errorf("its own %t: accept_ra is %s", own, value)
+			}
+		})
+	}
 }
 
 func TestNameOfTheBridgeIsTaken(t *testing.T) {
@@ -163,6 +189,17 @@ func TestOtherIPv6SubnetsMayShareABridge(t *testing.T) {
 	must(t, w.attached(`"isGateway": true, `+hostLocal(subnet6)).check())
 	if have := w.addresses(w.node, w.bridge); len(have) != 2 {
 		t.Errorf("addresses: %v", have)
+	}
+}
+
+// TestForceAddressOfSeveral: with the first address of a subnet the kernel takes the others of it.
+func TestForceAddressOfSeveral(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
+	w.node.Address(t, w.bridge, "10.99.0.1/24", "10.99.0.2/24", "10.99.0.3/24")
+	w.attached(`"isGateway": true, "forceAddress": true, ` + hostLocal(subnet4))
+	if have := w.addresses(w.node, w.bridge); !slices.Equal(have, []string{"10.88.0.1/24"}) {
+		t.Errorf("addresses of the bridge: %v", have)
 	}
 }
 
@@ -396,6 +433,8 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
 	w.node.Address(t, w.bridge, "10.99.0.1/24")
+	const forwarding = "/proc/sys/net/ipv4/ip_forward"
+	w.node.Do(t, func() { must(t, os.WriteFile(forwarding, []byte("0"), 0)) })
 	p := w.pod(dual + `"macspoofchk": true, ` + anyIPAM)
 	var seen []string
 	w.withIPAM(failing{seen: &seen, ns: p.ns})
@@ -404,6 +443,13 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 		t.Error("the interface was deleted before the addresses were released")
 	}
 	w.noRules()
+	w.node.Do(t, func() {
+		value, err := os.ReadFile(forwarding)
+		must(t, err)
+		if string(value) != "0\n" {
+			t.Errorf("the node forwards packets: %s", value)
+		}
+	})
 	if have := w.addresses(w.node, w.bridge); len(have) != 1 {
 		t.Errorf("addresses of the bridge: %v", have)
 	}
@@ -456,6 +502,20 @@ func TestSourceRoutingGoesWithTheInterface(t *testing.T) {
 }
 
 // TestSourceRoutingGoesAfterTheInterface: a DEL that finds no port any more comes after one that was not finished.
+// TestSourceRoutingOfAFailedADD: its rules go with the interface, without a DEL.
+func TestSourceRoutingOfAFailedADD(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.node.Handle().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: w.bridge, TxQLen: -1}}))
+	w.node.Address(t, w.bridge, "10.99.0.1/24")
+	p := w.pod(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
+	p.refused(0, "of another network")
+	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
+	must(t, err)
+	if len(rules) != 3 { // local, main, default
+		t.Errorf("rules of the pod: %v", rules)
+	}
+}
+
 func TestSourceRoutingGoesAfterTheInterface(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))

@@ -172,6 +172,9 @@ func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (
 		return nil, stacked.Invalid("vlan", "the gateway of VLAN %d would be called %s, and that is another interface, of type %s",
 			c.VLAN, link.Attrs().Name, link.Type())
 	}
+	if err == nil && link.Type() == "vlan" && !isUp(link) { // an ADD was killed while it made it
+		return c.finishVLANGateway(node, br, link)
+	}
 	if !errors.Is(err, netdev.ErrNotFound) {
 		return link, err
 	}
@@ -179,18 +182,35 @@ func (c *config) ensureVLANGateway(node *netdev.Namespace, br *netlink.Bridge) (
 	vlan.Name, vlan.ParentIndex, vlan.MTU = c.vlanGateway(), br.Index, br.MTU
 	h := node.Handle()
 	if err := h.LinkAdd(vlan); err != nil {
-		return nil, fmt.Errorf("create the gateway %s of the VLAN: %w", vlan.Name, err)
+		err = fmt.Errorf("create the gateway %s of the VLAN: %w", vlan.Name, err)
+		if errors.Is(err, unix.EEXIST) {
+			return nil, err
+		}
+		// It may be there all the same, if the answer was lost.
+		return nil, errors.Join(err, node.DeleteLinkIf(vlan.Name, func(l netlink.Link) bool {
+			return l.Type() == "vlan" && c.isVLANGateway(br, l) && l.Attrs().Alias == ""
+		}))
 	}
-	err = errors.Join(
-		h.LinkSetAlias(vlan, vlanGatewayAlias),
-		h.BridgeVlanAdd(br, uint16(c.VLAN), false, false, true, false),
-		ignoreRouterAdvertisements(node, vlan.Name),
-		h.LinkSetUp(vlan),
-	)
+	if err := h.LinkSetAlias(vlan, vlanGatewayAlias); err != nil {
+		return nil, errors.Join(fmt.Errorf("mark the gateway %s of the VLAN: %w", vlan.Name, err), deleteLink(node, vlan))
+	}
+	if link, err = c.finishVLANGateway(node, br, vlan); err != nil {
+		return nil, errors.Join(err, deleteLink(node, vlan))
+	}
+	return link, nil
+}
+
+// finishVLANGateway sets the gateway up, last of all, and returns what it has become.
+func (c *config) finishVLANGateway(node *netdev.Namespace, br *netlink.Bridge, vlan netlink.Link) (netlink.Link, error) {
+	h, name := node.Handle(), vlan.Attrs().Name
+	err := errors.Join(h.BridgeVlanAdd(br, uint16(c.VLAN), false, false, true, false), ignoreRouterAdvertisements(node, name))
+	if err == nil {
+		err = h.LinkSetUp(vlan)
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up the gateway %s of the VLAN: %w", vlan.Name, err), h.LinkDel(vlan))
+		return nil, fmt.Errorf("set up the gateway %s of the VLAN: %w", name, err)
 	}
-	return node.Link(vlan.Name)
+	return node.Link(name)
 }
 
 // isVLANGateway tells whether a link can lead to the VLAN of the bridge: an interface on top of it, or one end of a pair,

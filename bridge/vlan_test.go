@@ -181,6 +181,30 @@ func TestForeignGatewayOfAVLAN(t *testing.T) {
 	w.node.Link(t, veth.Name)
 }
 
+// TestUnfinishedGatewayOfAVLAN: one that an ADD has left which was killed while it made it is finished by the next.
+func TestUnfinishedGatewayOfAVLAN(t *testing.T) {
+	w := newVLANWorld(t)
+	must(t, w.attached(`"vlan": 200, `+fixed("10.88.0.9/24")).del()) // which makes the bridge
+	h, br := w.node.Handle(), w.br()
+	for _, alias := range []string{"", "braid:vlan-gateway"} {
+		vlan := &netlink.Vlan{LinkAttrs: netlink.NewLinkAttrs(), VlanId: 100}
+		vlan.Name, vlan.ParentIndex = w.bridge+".100", br.Index
+		must(t, h.LinkAdd(vlan))
+		must(t, h.LinkSetAlias(vlan, alias))
+		p := w.attached(`"vlan": 100, "isGateway": true, ` + fixed("10.88.0.2/24"))
+		must(t, p.check())
+		nettest.Reach(t, p.ns, w.node, "10.88.0.1")
+		must(t, p.del())
+		// One without the mark may be somebody else's.
+		if left := slices.Contains(w.node.Links(t), vlan.Name); left != (alias == "") {
+			t.Errorf("with the alias %q: is it there after DEL? %t", alias, left)
+		}
+		if alias == "" {
+			must(t, h.LinkDel(vlan))
+		}
+	}
+}
+
 func TestLateFailureRemovesTheGatewayOfTheVLAN(t *testing.T) {
 	w := newVLANWorld(t)
 	first := w.attached(`"vlan": 100, "isGateway": true, ` + fixed("10.88.0.2/24"))

@@ -136,7 +136,10 @@ func (a access) ensure(host *netdev.Namespace, parentIndex int) (*shim, error) {
 			return nil, fmt.Errorf("hostAccess: the node's interface for this would be called %s, and that is somebody else's (%s, alias %q)",
 				s.link.Attrs().Name, s.link.Type(), s.link.Attrs().Alias)
 		}
-		return s, nil
+		if s.link.Attrs().Alias == "" {
+			err = a.finish(host, s)
+		}
+		return s, err
 	}
 	if !errors.Is(err, netdev.ErrNotFound) {
 		return nil, err
@@ -151,7 +154,7 @@ func (a access) ensure(host *netdev.Namespace, parentIndex int) (*shim, error) {
 }
 
 // isShim tells the node's interface of the network from those of others. One without alias was left by a process that was
-// killed while it made it.
+// killed while it made it, and may lack anything.
 func (a access) isShim(l netlink.Link) bool {
 	alias := l.Attrs().Alias
 	return l.Type() == kind && strings.HasPrefix(l.Attrs().Name, a.prefix) && (alias == "" || alias == a.alias())
@@ -170,11 +173,17 @@ func (a access) create(host *netdev.Namespace, lower netlink.Link, s *shim) erro
 		return err
 	}
 	s.link = link
-	err = host.SetSysctls(
+	return a.finish(host, s)
+}
+
+// finish gives the interface what it is to have, of which some may be there, and the alias last.
+func (a access) finish(host *netdev.Namespace, s *shim) error {
+	link, name := s.link, s.link.Attrs().Name
+	err := host.SetSysctls(
 		// Answer pods, who are reached through this interface, and not other hosts, whom the parent answers as well.
-		netdev.Sysctl{Key: "ipv4/conf/" + attrs.Name + "/arp_filter", Value: "1"},
+		netdev.Sysctl{Key: "ipv4/conf/" + name + "/arp_filter", Value: "1"},
 		// The address below is to be there at once, without duplicate address detection.
-		netdev.Sysctl{Key: "ipv6/conf/" + attrs.Name + "/addr_gen_mode", Value: "1"},
+		netdev.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1"},
 	)
 	if err != nil {
 		return err
@@ -186,13 +195,16 @@ func (a access) create(host *netdev.Namespace, lower netlink.Link, s *shim) erro
 		}
 	}
 	h := host.Handle()
-	if err := errors.Join(h.LinkSetAlias(link, a.alias()), h.LinkSetUp(link)); err != nil {
-		return fmt.Errorf("set %s up: %w", attrs.Name, err)
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
 	}
 	for _, addr := range addrs {
-		if err := h.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("add address %s to %s: %w", addr.IPNet, attrs.Name, err)
+		if err := h.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add address %s to %s: %w", addr.IPNet, name, err)
 		}
+	}
+	if err := h.LinkSetAlias(link, a.alias()); err != nil {
+		return fmt.Errorf("mark %s: %w", name, err)
 	}
 	return nil
 }

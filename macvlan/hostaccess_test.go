@@ -218,6 +218,37 @@ func TestHostAccessNames(t *testing.T) {
 }
 
 // TestHostAccessNameTaken: what has the name of the node's interface is neither used nor deleted.
+// TestHostAccessUnfinished: whatever a process that was killed while it made the node's interface has left of it, the next pod
+// gets all that it needs.
+func TestHostAccessUnfinished(t *testing.T) {
+	w := accessWorld(t, "192.0.2.2/24", "2001:db8::2/64")
+	must(t, w.plugin.Del(t.Context(), w.later(w.add())))
+	shim := func() *netlink.Macvlan {
+		w.add()
+		link := w.node.Link(t, w.shims()[0]).(*netlink.Macvlan)
+		must(t, w.plugin.Del(t.Context(), w.req))
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.ParentIndex = link.Name, link.ParentIndex
+		return &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}
+	}()
+	for _, up := range []bool{false, true} {
+		w.newPod(dual + fixed("192.0.2.2/24", "2001:db8::2/64"))
+		h := w.node.Handle()
+		must(t, h.LinkAdd(shim))
+		if up {
+			must(t, h.LinkSetUp(shim))
+		}
+		res := w.add()
+		nettest.Reach(t, w.pod, w.node, "192.0.2.254")
+		nettest.Reach(t, w.pod, w.node, "2001:db8::254")
+		must(t, w.plugin.Check(t.Context(), w.later(res)))
+		must(t, w.plugin.Del(t.Context(), w.req))
+		if left := w.shims(); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
 func TestHostAccessNameTaken(t *testing.T) {
 	w := accessWorld(t, "192.0.2.2/24")
 	res := w.add()

@@ -55,7 +55,8 @@ func (b *Batch) fail(err error) { b.err = errors.Join(b.err, err) }
 // without end.
 const maxRequests = 32
 
-// Send has the kernel do the requests, and returns the error of the first that has failed. It is called once.
+// Send has the kernel do the requests, and returns the error of the first that has failed; one that wraps [ErrUnanswered] if that
+// cannot be told of any of them. It is called once.
 func (b *Batch) Send() error {
 	if b.err != nil {
 		return b.err

@@ -73,7 +73,7 @@ func TestLostAnswer(t *testing.T) {
 	for range maxRequests {
 		b.LinkAt(index, &into)
 	}
-	if err := b.Send(); !errors.Is(err, errLost) && !errors.Is(err, unix.ENOBUFS) {
+	if err := b.Send(); !errors.Is(err, ErrUnanswered) || !errors.Is(err, errLost) && !errors.Is(err, unix.ENOBUFS) {
 		t.Errorf("found %v", err)
 	}
 	p.link(t, "net1")

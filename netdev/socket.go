@@ -43,6 +43,10 @@ var buffers = sync.Pool{New: func() any { return new([maxAnswer]byte) }}
 // errLost is that there was no room for an answer: it is not late.
 var errLost = errors.New("it was lost")
 
+// ErrUnanswered is that requests were sent and their answers could not be received: the kernel has done what it could of them, and
+// nobody knows what that is.
+var ErrUnanswered = errors.New("receive the answer to a netlink request")
+
 // openSocket opens one in the namespace of the thread.
 func openSocket() (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -180,7 +184,7 @@ func (s *socket) exchange(messages [][]byte) (answers []answer, err error) {
 		}
 		if err != nil {
 			s.drain(buffer[:])
-			return nil, fmt.Errorf("receive the answer to a netlink request: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrUnanswered, err)
 		}
 	}
 	return answers, nil

@@ -90,13 +90,13 @@ func transient(err error) bool {
 	return false
 }
 
-// request sends one that is answered with objects. A table, a set or an element that does not exist is an empty answer.
-func (c *conn) request(kind, flags int, family nftables.TableFamily, attrs ...netlink.Attribute) ([]netlink.Message, error) {
+// request sends one that is answered with objects. A table, a set or an element that is not there is an empty answer.
+func (c *conn) request(kind, flags int, family nftables.TableFamily, attrs ...netlink.Attribute) (answer []netlink.Message, there bool, err error) {
 	data, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	answer, err := c.socket.Execute(netlink.Message{
+	answer, err = c.socket.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
 			Flags: netlink.Request | netlink.HeaderFlags(flags),
@@ -104,14 +104,14 @@ func (c *conn) request(kind, flags int, family nftables.TableFamily, attrs ...ne
 		Data: append([]byte{byte(family), unix.NFNETLINK_V0, 0, 0}, data...),
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
+		return nil, false, nil
 	}
-	return answer, err
+	return answer, err == nil, err
 }
 
-// setsOf lists the names of a table's sets.
-func (c *conn) setsOf(table *nftables.Table) (names []string, err error) {
-	answer, err := c.request(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, table.Family, text(unix.NFTA_SET_TABLE, table.Name))
+// setsOf lists the names of the sets of a table, if there is such a table.
+func (c *conn) setsOf(table *nftables.Table) (names []string, there bool, err error) {
+	answer, there, err := c.request(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, table.Family, text(unix.NFTA_SET_TABLE, table.Name))
 	for _, m := range answer {
 		err = errors.Join(err, eachAttribute(m.Data[headerLen:], func(a *netlink.AttributeDecoder) {
 			if a.Type() == unix.NFTA_SET_NAME {
@@ -120,9 +120,9 @@ func (c *conn) setsOf(table *nftables.Table) (names []string, err error) {
 		}))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the sets of table %s: %w", table.Name, err)
+		return nil, false, fmt.Errorf("list the sets of table %s: %w", table.Name, err)
 	}
-	return names, nil
+	return names, there, nil
 }
 
 // An element is one of a set, as far as it matters here.
@@ -133,7 +133,7 @@ type element struct {
 
 // elementsOf lists the elements of a set.
 func (c *conn) elementsOf(set *nftables.Set) ([]element, error) {
-	answer, err := c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, set.Table.Family,
+	answer, _, err := c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, set.Table.Family,
 		text(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name), text(unix.NFTA_SET_ELEM_LIST_SET, set.Name))
 	if err == nil {
 		var elements []element
@@ -150,7 +150,7 @@ func (c *conn) elementOf(set *nftables.Set, key []byte) (found *element, err err
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.request(unix.NFT_MSG_GETSETELEM, 0, set.Table.Family,
+	answer, _, err := c.request(unix.NFT_MSG_GETSETELEM, 0, set.Table.Family,
 		text(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name), text(unix.NFTA_SET_ELEM_LIST_SET, set.Name), wanted)
 	if err == nil {
 		var elements []element

@@ -167,11 +167,11 @@ func (s subnet) check(c *conn, o Owner, ip net.IP) error {
 
 // pruneMasquerade removes the stale elements of a network, the sets and rules that are then of no use, and the table.
 func pruneMasquerade(c *conn, network string, stale func(comment string) bool) error {
-	sets, err := c.setsOf(masqueradeTable)
+	sets, there, err := c.setsOf(masqueradeTable)
 	if err != nil {
 		return err
 	}
-	emptied := false
+	emptied := there && len(sets) == 0 // by a process that was killed then
 	for _, name := range sets {
 		if !strings.HasPrefix(name, setPrefix(network)) {
 			continue

@@ -141,7 +141,7 @@ func deleteTableIfEmpty(c *conn, chain *nftables.Chain) error {
 	if err != nil || len(rules) > 0 {
 		return err
 	}
-	sets, err := c.setsOf(chain.Table)
+	sets, _, err := c.setsOf(chain.Table)
 	if err != nil || len(sets) > 0 {
 		return err
 	}

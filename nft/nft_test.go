@@ -105,6 +105,46 @@ func TestMasqueradeIsCheckedAndRemoved(t *testing.T) {
 	n.empty(t)
 }
 
+// TestRemovalGoesOn: what a Remove that was killed has left is removed by the next one.
+func TestRemovalGoesOn(t *testing.T) {
+	n, ctx := newNode(t), t.Context()
+	masqueraded := []*net.IPNet{cidr(t, "10.1.0.5/24")}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 5}
+	inet := &nftables.Table{Family: nftables.TableFamilyINet, Name: "braid"}
+	bridge := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "braid"}
+	set := func(c *nftables.Conn, table *nftables.Table, name string) *nftables.Set {
+		s, err := c.GetSetByName(table, name)
+		must(t, err)
+		return s
+	}
+	for what, leave := range map[string]func(*nftables.Conn){
+		"the table of masquerading": func(c *nftables.Conn) {
+			c.FlushTable(inet)
+			must(t, c.Flush())
+			c.DelSet(set(c, inet, "masquerade/blue/10.1.0.0/24"))
+		},
+		"the rule of the spoof check": func(c *nftables.Conn) {
+			c.FlushSet(set(c, bridge, "ports"))
+			c.FlushSet(set(c, bridge, "allowed"))
+		},
+		"the table of the spoof check": func(c *nftables.Conn) {
+			ports, allowed := set(c, bridge, "ports"), set(c, bridge, "allowed")
+			c.FlushTable(bridge)
+			c.DelSet(ports)
+			c.DelSet(allowed)
+		},
+	} {
+		must(t, n.AddMasquerade(ctx, owner("a"), masqueraded))
+		must(t, n.AddSpoofCheck(ctx, owner("a"), "veth0", mac))
+		c := n.conn(t)
+		leave(c)
+		must(t, c.Flush())
+		must(t, n.Remove(ctx, owner("a")))
+		t.Log(what)
+		n.empty(t)
+	}
+}
+
 // An address that was given to another container belongs to that one; a late DEL of the first must not take it away.
 func TestMasqueradeBelongsToTheLastOwner(t *testing.T) {
 	n, ctx := newNode(t), t.Context()

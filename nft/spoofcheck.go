@@ -144,6 +144,13 @@ func ensureSpoofCheckRule(c *conn) error {
 
 // pruneSpoofCheck removes stale elements, and the table if it is then of no use.
 func pruneSpoofCheck(c *conn, stale func(comment string) bool) error {
+	sets, there, err := c.setsOf(spoofCheckTable)
+	if err != nil || !there {
+		return err
+	}
+	if len(sets) == 0 { // a process was killed when it had come to this
+		return deleteTableIfEmpty(c, spoofCheckChain)
+	}
 	pairs, err := c.elementsOf(allowed())
 	if err != nil {
 		return err
@@ -158,7 +165,7 @@ func pruneSpoofCheck(c *conn, stale func(comment string) bool) error {
 			return err
 		}
 	}
-	if left == len(pairs) {
+	if left > 0 && left == len(pairs) {
 		return nil
 	}
 	if err := c.Flush(); err != nil || left > 0 {

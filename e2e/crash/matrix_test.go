@@ -133,6 +133,9 @@ func (p *pod) distinct(others ...*pod) {
 		p.Errorf("%s has the addresses %q", p.id, ips)
 	}
 	for _, o := range others {
+		if o == nil { // there is no witness
+			continue
+		}
 		for _, ip := range o.ips() {
 			if slices.Contains(ips, ip) {
 				p.Errorf("%s has the address %s, and so has %s", p.id, ip, o.id)

@@ -162,6 +162,30 @@ func testNAK(t *testing.T) {
 	})
 }
 
+// testRefusedChange: the kernel does not take a route of another lease at the moment, and takes the rest.
+func testRefusedChange(t *testing.T) {
+	w := newWorld(t)
+	w.keeper()
+	s := w.server(times(time.Second, time.Minute, time.Hour)...)
+	p := w.pod("").add()
+	_, beyond, _ := net.ParseCIDR("203.0.113.0/24")
+	_, gateways, _ := net.ParseCIDR("198.51.100.0/24")
+	s.set(func(s *fakeServer) {
+		// Later nothing is asked for that could be another reason to change the interface.
+		s.options = append(times(time.Minute, 2*time.Minute, time.Hour),
+			dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{Dest: beyond, Router: net.IPv4(198, 51, 100, 1)}))
+		s.given, s.next = map[string]netip.Addr{}, netip.MustParseAddr("192.0.2.200")
+	})
+	w.eventually("there is another address", func() bool { return slices.Equal(p.addresses(), []string{"192.0.2.200/24"}) })
+	onLink := &netlink.Route{LinkIndex: p.ns.Link(t, "net1").Attrs().Index, Dst: gateways, Scope: netlink.SCOPE_LINK}
+	if err := p.ns.Handle().RouteAdd(onLink); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the route is there too", func() bool {
+		return slices.Contains(p.routes(), "203.0.113.0/24 via 198.51.100.1")
+	})
+}
+
 func testRebind(t *testing.T) {
 	w := newWorld(t)
 	w.keeper()

@@ -49,6 +49,7 @@ func TestOverTime(t *testing.T) {
 			"renew and release":     testAddRenewRelease,
 			"changed lease":         testChangedLease,
 			"NAK":                   testNAK,
+			"refused change":        testRefusedChange,
 			"rebind":                testRebind,
 			"expire":                testExpire,
 			"killed keeper":         testKilledKeeper,

@@ -149,25 +149,24 @@ func TestNothingStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := filepath.Join(t.TempDir(), "session")
-	add := func(kubeconfig string, time time.Duration) error {
+	add := func(kubeconfig string, toResolve, toReport time.Duration) error {
 		r := newResolver(t, kubeconfig)
 		r.Session = session
 		defer r.Close()
-		ctx := timeout(t, time)
-		a, err := r.Resolve(ctx, query("web"))
+		a, err := r.Resolve(timeout(t, toResolve), query("web"))
 		if err != nil {
 			return err
 		}
-		return r.Report(ctx, &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: []resolve.Event{{Reason: "A"}, {Reason: "B"}}})
+		return r.Report(timeout(t, toReport), &resolve.Report{Pod: a.Pod, Status: []byte("[]"), Events: []resolve.Event{{Reason: "A"}, {Reason: "B"}}})
 	}
 	round := func() {
 		t.Helper()
-		if err := add(s.Kubeconfig(), time.Minute); err != nil {
+		if err := add(s.Kubeconfig(), time.Minute, time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, add(toSilent, 50*time.Millisecond), resolve.Unavailable, "get pods default/web")
+		wantError(t, add(toSilent, 50*time.Millisecond, 0), resolve.Unavailable, "get pods default/web")
 		s.Break(kubetest.Fault{Method: "PATCH", Hang: true})
-		wantError(t, add(s.Kubeconfig(), 200*time.Millisecond), resolve.Unavailable, "patch pods/status default/web")
+		wantError(t, add(s.Kubeconfig(), time.Minute, 200*time.Millisecond), resolve.Unavailable, "patch pods/status default/web")
 		s.Mend()
 	}
 	round()

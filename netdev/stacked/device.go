@@ -101,10 +101,13 @@ func (d *Device) create(ctx context.Context, ns *netdev.Namespace, prev *types10
 		Kind: d.Kind, Name: ifName, In: ns, Up: true, Parent: lower.Attrs().Index, MTU: d.MTU, MAC: d.MAC,
 		TxQueues: max(d.TxQueues, 1), RxQueues: max(d.RxQueues, 1), Data: d.Data,
 	})
-	if errors.Is(err, netdev.ErrExists) {
+	switch {
+	case errors.Is(err, netdev.ErrExists):
 		if taken := ns.Free(ifName); taken != nil {
 			return nil, taken
 		}
+	case errors.Is(err, netdev.ErrUnanswered): // it may have been made
+		u.Add("delete interface "+ifName, func() error { return deleteIf(ns, ifName, d.Kind) })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s %s on %s: %w", d.Kind, ifName, lower.Attrs().Name, explain(err))

@@ -59,7 +59,11 @@ func Delete(req *cni.Request, kind string) error {
 		return err
 	}
 	defer ns.Close()
-	return ns.DeleteLinkIf(req.IfName, func(l netlink.Link) bool { return l.Type() == kind })
+	return deleteIf(ns, req.IfName, kind)
+}
+
+func deleteIf(ns *netdev.Namespace, name, kind string) error {
+	return ns.DeleteLinkIf(name, func(l netlink.Link) bool { return l.Type() == kind })
 }
 
 // Check fails if the attachment is not what prevResult and the configuration say.

@@ -60,7 +60,7 @@ func (b *binding) hold(ctx context.Context, k *Keeper, resumed bool) (err error)
 		case lease.IsGone(err):
 			return err
 		case err != nil:
-			b.lose(k, err)
+			b.lose(ctx, k, err)
 		default:
 			b.take(ctx, k, next)
 		}
@@ -182,7 +182,7 @@ func (b *binding) take(ctx context.Context, k *Keeper, next *lease.Lease) {
 }
 
 // lose takes the address off the interface: it belongs to somebody else now.
-func (b *binding) lose(k *Keeper, reason error) {
+func (b *binding) lose(ctx context.Context, k *Keeper, reason error) {
 	old := b.current()
 	if old == nil {
 		return
@@ -191,7 +191,7 @@ func (b *binding) lose(k *Keeper, reason error) {
 	state := **b.in
 	b.a.mu.Unlock()
 	b.a.log.Warn("lease is lost", "address", old.Address, "reason", reason)
-	noDefault, err := b.remove(old)
+	noDefault, err := b.remove(ctx, old)
 	if err != nil && !lease.IsGone(err) {
 		b.a.log.Error("remove a lost address", "address", old.Address, "error", err)
 	}

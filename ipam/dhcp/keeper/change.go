@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -19,6 +20,23 @@ import (
 // The plugin that made the interface has given it the address and the routes of the lease that ADD returned. From then
 // on, the keeper changes what a server changes, and nothing else: a route that others have removed stays removed, above
 // all the default route, which a pod with several networks may have through another interface.
+
+// Bounds of how long the keeper goes on when the kernel refuses what a lease says: the server does not say it again, and a pod would be
+// without its address until it ends.
+const (
+	persistFirst = 50 * time.Millisecond
+	persistLast  = 5 * time.Second
+	persistTime  = 30 * time.Second
+)
+
+// persist does one thing until it succeeds, the interface is gone, or the context ends.
+func persist(ctx context.Context, do func() error) error {
+	for pause := persistFirst; ; pause = min(2*pause, persistLast) {
+		if err := do(); err == nil || lease.IsGone(err) || !sleep(ctx, pause) {
+			return err
+		}
+	}
+}
 
 // setMTU makes the interface take packets of the size that the server says, if that is less than it could take.
 func (b *binding) setMTU(l *lease.Lease) error {
@@ -40,9 +58,15 @@ func (b *binding) setMTU(l *lease.Lease) error {
 	return nil
 }
 
-// change makes the interface follow a new lease. The old one is nil if it was lost. It returns whether the default
-// route is to be left out from now on.
+// change makes the interface follow a new lease. Where the kernel refuses, it goes on until it is time to renew that. The old one is
+// nil if it was lost. It returns whether the default route is to be left out from now on.
 func (b *binding) change(ctx context.Context, old, next *lease.Lease, noDefault bool) (bool, error) {
+	end := time.Now().Add(persistTime)
+	if !next.Renew.IsZero() && next.Renew.Before(end) {
+		end = next.Renew
+	}
+	patient, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
 	ns, link, err := b.a.iface.Open()
 	if err != nil {
 		return noDefault, err
@@ -51,13 +75,13 @@ func (b *binding) change(ctx context.Context, old, next *lease.Lease, noDefault 
 	var same func(*types.Route) bool // in both leases
 	if old != nil {
 		same = func(r *types.Route) bool { return contains(next.Routes, r) }
-		absent, err := removeRoutes(ns, link, old, same)
+		absent, err := removeRoutes(patient, ns, link, old, same)
 		if err != nil {
 			return noDefault, err
 		}
 		noDefault = noDefault || absent
 		if old.Address != next.Address {
-			if err := removeAddress(ns, link, old); err != nil {
+			if err := removeAddress(patient, ns, link, old); err != nil {
 				return noDefault, err
 			}
 			old = nil // and the kernel may have removed routes together with it
@@ -73,23 +97,28 @@ func (b *binding) change(ctx context.Context, old, next *lease.Lease, noDefault 
 		}
 		res.Routes = append(res.Routes, r)
 	}
-	return noDefault, errors.Join(ns.Configure(ctx, link, res, netdev.Options{}), b.setMTU(next))
+	return noDefault, persist(patient, func() error {
+		return errors.Join(ns.Configure(ctx, link, res, netdev.Options{}), b.setMTU(next))
+	})
 }
 
 // remove takes a lease off the interface. It returns whether its default route was there no more.
-func (b *binding) remove(old *lease.Lease) (noDefault bool, err error) {
+func (b *binding) remove(ctx context.Context, old *lease.Lease) (noDefault bool, err error) {
 	ns, link, err := b.a.iface.Open()
 	if err != nil {
 		return false, err
 	}
 	defer ns.Close()
-	noDefault, err = removeRoutes(ns, link, old, nil)
-	return noDefault, errors.Join(err, removeAddress(ns, link, old))
+	ctx, cancel := context.WithTimeout(ctx, persistTime)
+	defer cancel()
+	noDefault, err = removeRoutes(ctx, ns, link, old, nil)
+	return noDefault, errors.Join(err, removeAddress(ctx, ns, link, old))
 }
 
 // removeRoutes deletes the routes of a lease that are not to be kept. It returns whether the lease has a default route
 // that the kernel has not.
-func removeRoutes(ns *netdev.Namespace, link netlink.Link, l *lease.Lease, keep func(*types.Route) bool) (noDefault bool, err error) {
+func removeRoutes(ctx context.Context, ns *netdev.Namespace, link netlink.Link, l *lease.Lease,
+	keep func(*types.Route) bool) (noDefault bool, err error) {
 	have, err := netdev.Dump(func() ([]netlink.Route, error) { return ns.Handle().RouteList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return false, fmt.Errorf("list the routes of %s: %w", link.Attrs().Name, err)
@@ -104,19 +133,30 @@ func removeRoutes(ns *netdev.Namespace, link netlink.Link, l *lease.Lease, keep 
 		if keep != nil && keep(r) {
 			continue
 		}
-		if err := ns.Handle().RouteDel(&have[i]); err != nil && !errors.Is(err, unix.ESRCH) {
+		err := persist(ctx, func() error { return but(unix.ESRCH, ns.Handle().RouteDel(&have[i])) })
+		if err != nil {
 			return noDefault, fmt.Errorf("delete route %s: %w", r, err)
 		}
 	}
 	return noDefault, nil
 }
 
-func removeAddress(ns *netdev.Namespace, link netlink.Link, l *lease.Lease) error {
-	err := ns.Handle().AddrDel(link, &netlink.Addr{IPNet: lease.IPNet(l.Address)})
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+func removeAddress(ctx context.Context, ns *netdev.Namespace, link netlink.Link, l *lease.Lease) error {
+	err := persist(ctx, func() error {
+		return but(unix.EADDRNOTAVAIL, ns.Handle().AddrDel(link, &netlink.Addr{IPNet: lease.IPNet(l.Address)}))
+	})
+	if err != nil {
 		return fmt.Errorf("delete address %s: %w", l.Address, err)
 	}
 	return nil
+}
+
+// but returns an error that does not say that there is nothing to delete.
+func but(gone, err error) error {
+	if errors.Is(err, gone) {
+		return nil
+	}
+	return err
 }
 
 func matches(have netlink.Route, want *types.Route) bool {
