@@ -85,7 +85,7 @@ func daemonCommand() *cobra.Command {
 	flags.BoolVar(&f.work, "worker", true, "run a worker: braid as a process that stays, and does the calls of plugin processes faster than they do")
 	flags.DurationVar(&f.sweep.Interval, "sweep-interval", sweep.DefaultInterval, "how often attachments of containers that are gone are looked for")
 	flags.DurationVar(&f.sweep.Grace, "sweep-grace", sweep.DefaultGrace, "how long a container must be gone before its attachments are undone")
-	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, with each of these searches, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
+	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, every --sweep-interval, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least `level` that is logged: debug, info, warn or error")
 	return cmd
 }
