@@ -54,7 +54,7 @@ bench: ## measure Braid against its peers and write docs/benchmarks.md: half an 
 	go run ./bench
 
 .PHONY: bench-quick
-bench-quick: ## the most important of it, in some minutes; the report is in bin/ (root)
+bench-quick: ## the most important of it, in three minutes; the report is in bin/ (root)
 	@hack/setup test
 	go run ./bench -quick
 
@@ -119,7 +119,7 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 	@FUZZTIME=$(FUZZTIME) hack/fuzz
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, table of imports
+lint: ## gofmt, go vet, staticcheck, table of imports, what braid links
 	@hack/check-format
 	go vet -tags cluster,node,deploy,conformance,crash,storm ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags cluster,node,deploy,conformance,crash,storm ./...

@@ -25,7 +25,7 @@ import (
 // ends the process. About is one line for a person who runs the binary by hand: "CNI plugin bridge v1.0".
 //
 // SIGTERM and SIGINT cancel the context of the plugin, so that it undoes what it began; a second one ends the process
-// at once.
+// at once. So may the first one before the plugin is called or, if that is [Late] and this is an ADD, before [Hear] has returned.
 func Main(p Plugin, about string) {
 	env := takeCallID()
 	ctx, heard := hearSignals()

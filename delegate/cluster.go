@@ -112,8 +112,8 @@ func (k *cluster) pending(report *resolve.Report) (json.RawMessage, error) {
 }
 
 // conclude keeps the record of an ADD that is done, and hands over its report. A daemon takes the report from the record.
-// Where none does, the API server need not wait for the disk: whatever of both is there when the plugin is killed, nobody
-// has been answered yet.
+// Where none does, the API server need not wait for that: whatever of both is there when the plugin is killed, nobody has
+// been answered yet.
 func (k *cluster) conclude(ctx context.Context, record *journal.Record, report *resolve.Report) (err error) {
 	if report == nil || k.queues {
 		if err := k.journal.Finish(record); err != nil {

@@ -1,6 +1,6 @@
 // Command braid-shim is a CNI plugin that has the daemon's worker do ADD, DEL and CHECK. For everything else, and whenever the worker
 // does not do a call, it becomes braid, which lies beside it. It is small: a runtime executes it for each call, and most of a short
-// call is becoming a process.
+// call is becoming a process. That is why the usual call is over before the runtime of Go has started: see early.
 package main
 
 import (

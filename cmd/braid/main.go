@@ -23,8 +23,8 @@ func main() {
 	roomy.Large()
 	name := filepath.Base(os.Args[0])
 	about := fmt.Sprintf("CNI plugin %s of Braid %s", name, buildinfo.Version)
-	if len(os.Args) == 3 && os.Args[1] == "worker" {
-		if err := work(os.Args[2], about); err != nil {
+	if socket, ok := workerSocket(os.Args); ok {
+		if err := work(socket, about); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

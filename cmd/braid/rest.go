@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"runtime"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -17,13 +16,14 @@ const (
 // A rest gives memory back to the node when no call is at work. A hundred calls at once leave a worker with twice as much as it
 // needs, which the Go runtime would keep until it is used again.
 type rest struct {
+	free  func() // gives back all that is free: debug.FreeOSMemory
 	calls atomic.Int64
 	timer *time.Timer
 	left  atomic.Uint64 // bytes that were needed after all, the last time
 }
 
-func newRest() *rest {
-	r := new(rest)
+func newRest(free func()) *rest {
+	r := &rest{free: free}
 	r.left.Store(lean)
 	r.timer = time.AfterFunc(restTime, r.giveBack)
 	return r
@@ -45,7 +45,7 @@ func (r *rest) between(serve func(context.Context, *net.UnixConn) error) func(co
 // giveBack costs some milliseconds, and the next call a page fault for each page that it uses again: it has to be worth it.
 func (r *rest) giveBack() {
 	if r.calls.Load() == 0 && r.worth(held()) {
-		debug.FreeOSMemory()
+		r.free()
 		r.left.Store(max(held(), lean))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/braid-cni/braid/cni"
@@ -16,6 +17,15 @@ import (
 	"github.com/braid-cni/braid/node/server"
 	"github.com/braid-cni/braid/worker"
 )
+
+// workerSocket returns where a worker is to listen, if that is what arguments ask for: "worker SOCKET". Whoever asks for help, as
+// --help, gets no worker.
+func workerSocket(args []string) (socket string, ok bool) {
+	if len(args) != 3 || args[1] != "worker" || strings.HasPrefix(args[2], "-") {
+		return "", false
+	}
+	return args[2], true
+}
 
 // work makes this process the worker that listens at a socket, until it gets SIGTERM or the binary is replaced.
 func work(socket, about string) error {
@@ -38,5 +48,5 @@ func work(socket, about string) error {
 		return d
 	}}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "worker")
-	return server.New(server.Options{Socket: socket, Handle: newRest().between(w.Serve), Log: log}).Run(ctx)
+	return server.New(server.Options{Socket: socket, Handle: newRest(debug.FreeOSMemory).between(w.Serve), Log: log}).Run(ctx)
 }

@@ -82,11 +82,11 @@ func daemonCommand() *cobra.Command {
 	flags.BoolVar(&f.health.Pprof, "pprof", false, "serve /debug/pprof/ at the same address")
 	flags.StringVar(&f.tracing.Endpoint, "otlp-endpoint", "", "URL of an OTLP collector for traces (default: OTEL_EXPORTER_OTLP_ENDPOINT)")
 	flags.StringVar(&f.hostRoot, "host-root", "", "where the file system of the host is to be seen, if it is not this process's own")
-	flags.BoolVar(&f.work, "worker", true, "run a worker, which does the work of plugin processes in their place, faster")
+	flags.BoolVar(&f.work, "worker", true, "run a worker: braid as a process that stays, and does the calls of plugin processes faster than they do")
 	flags.DurationVar(&f.sweep.Interval, "sweep-interval", sweep.DefaultInterval, "how often attachments of containers that are gone are looked for")
 	flags.DurationVar(&f.sweep.Grace, "sweep-grace", sweep.DefaultGrace, "how long a container must be gone before its attachments are undone")
-	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, as often, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
-	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least that is logged: debug, info, warn or error")
+	flags.BoolVar(&f.sweep.Repair, "repair", false, "make again, every --sweep-interval, what running pods have lost on the node: bridges that were deleted, ports taken out of them, rules that were flushed")
+	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least `level` that is logged: debug, info, warn or error")
 	return cmd
 }
 

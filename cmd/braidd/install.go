@@ -45,7 +45,7 @@ func installCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Source, "source", "", "folder with braid and braidd (default: that of this program)")
+	f.StringVar(&o.Source, "source", "", "folder with braid, braidd and braid-shim (default: that of this program)")
 	f.StringVar(&o.BinDir, "bin-dir", "/opt/cni/bin", "where the runtime looks for CNI plugins")
 	f.StringVar(&o.ConfDir, "conf-dir", "/etc/cni/net.d", "where the runtime looks for CNI configurations")
 	f.StringVar(&o.NetworksDir, "networks-dir", "/etc/cni/braid/net.d", `the plugin's "confDir": configurations by name`)

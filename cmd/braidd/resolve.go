@@ -22,7 +22,7 @@ func resolveCommand() *cobra.Command {
 			"ends. The plugin starts it for a folder of manifests and, when there is no daemon, for a kubeconfig with more in it\n" +
 			"than it reads itself. Pods and networks come from an API server, or from a folder of manifests; with neither flag,\n" +
 			"from the API server of the cluster that this pod is in.",
-		Example: `  echo '{"resolve":{"pod":{"namespace":"default","name":"web"}}}' | braidd resolve --manifests examples`,
+		Example: `  echo '{"resolve":{"pod":{"namespace":"default","name":"web"}}}' | braidd resolve --manifests examples/manifests`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := newResolver(kubeconfig, folder, statusDir, podResources)

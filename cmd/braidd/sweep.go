@@ -63,7 +63,7 @@ func sweepCommand() *cobra.Command {
 		"how long a container must have been gone; what another boot left is not waited for")
 	flags.BoolVar(&o.Unreadable, "unreadable", false,
 		"undo what is known of records that are too damaged to be judged, or of a newer version: only if their containers are known to be gone")
-	flags.BoolVar(&o.Repair, "repair", false, "do what `braidd repair` does too")
+	flags.BoolVar(&o.Repair, "repair", false, "do what braidd repair does too")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON document a line")
 	flags.StringVar(&known, "known", "",
 		"a file, - for standard input, with a JSON list of what is known of records, as the daemon writes it")

@@ -55,7 +55,7 @@ var reserved = []struct {
 }{
 	{
 		[]string{"k8s.io/...", "github.com/k8snetworkplumbingwg/..."},
-		[]string{"kube/...", "node/...", "cmd/braidd", "cmd/kubectl-braid"},
+		[]string{"kube/...", "node/...", "cmd/braidd"},
 		"client-go in the plugin would cost every ADD tens of milliseconds",
 	},
 	{

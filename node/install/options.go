@@ -35,7 +35,7 @@ var ownPlugins = []string{"bridge", "dhcp", "host-local", "ipvlan", "loopback", 
 
 // Options say what is installed, and where. They are kept on the node, for [Guard] and [Uninstall]. Paths are absolute.
 type Options struct {
-	Source      string   `json:"source"`      // folder with braid and braidd
+	Source      string   `json:"source"`      // folder with braid, braidd and braid-shim
 	BinDir      string   `json:"binDir"`      // where the runtime looks for plugins
 	ConfDir     string   `json:"confDir"`     // where the runtime looks for configurations
 	NetworksDir string   `json:"networksDir"` // the plugin's confDir, where Braid's own bridge is configured

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,6 +80,43 @@ func TestManual(t *testing.T) {
 	}
 	if diff := cmp.Diff(table.String(), rows); diff != "" {
 		t.Errorf("%s, -want +got (go test -update writes it anew):\n%s", manual, diff)
+	}
+}
+
+// Every event of the manual is one that some package writes.
+func TestEvents(t *testing.T) {
+	text, err := os.ReadFile(manual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, pattern := range []string{"../../delegate/*.go", "../install/*.go", "../sweep/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(file, "_test.go") {
+				source.Write(b)
+			}
+		}
+	}
+	rows := regexp.MustCompile(`(?m)^\| (?:pod|node) \| ([^|]*) \|`).FindAllStringSubmatch(string(text), -1)
+	reasons := 0
+	for _, row := range rows {
+		for reason := range strings.SplitSeq(row[1], ", ") {
+			reasons++
+			if name := strings.Trim(reason, "`"); !strings.Contains(source.String(), `"`+name+`"`) {
+				t.Errorf("%s has an event %s, which nobody writes", manual, name)
+			}
+		}
+	}
+	if reasons < 10 {
+		t.Errorf("%s has %d events: the table is not found", manual, reasons)
 	}
 }
 
