@@ -22,8 +22,7 @@ import (
 	"github.com/braid-cni/braid/resolve"
 )
 
-// Add implements [cni.Plugin]. The stations of an ADD, in order; DESIGN promises that whichever of them fails, nothing
-// that was made stays.
+// Add implements [cni.Plugin]. The stations of an ADD, in order: whichever of them fails, nothing that was made stays.
 func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
 	ctx, observed := d.observe(ctx, "ADD")
 	defer func() { observed.end(err) }()
