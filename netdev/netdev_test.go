@@ -142,6 +142,8 @@ func TestOpenTellsGoneFromWrong(t *testing.T) {
 			t.Errorf("%q opens", path)
 		} else if errors.Is(err, ErrGone) != gone {
 			t.Errorf("%q: %v; is gone: %v, want %v", path, err, !gone, gone)
+		} else if !gone && !strings.Contains(err.Error(), "a namespace, but not a network namespace") {
+			t.Errorf("%q: %v, which does not say what it is", path, err)
 		}
 	}
 }
