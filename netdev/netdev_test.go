@@ -178,6 +178,10 @@ func TestOpenShares(t *testing.T) {
 	if _, err := again.Link("net1"); err != nil {
 		t.Errorf("who has the one before open has lost it: %v", err)
 	}
+	must(t, errors.Join(again.Close(), p.Close()))
+	if open(t, p.Path()) != moved {
+		t.Error("a namespace that is open is opened once more, since the one that was there before is closed")
+	}
 }
 
 func TestCookie(t *testing.T) {
