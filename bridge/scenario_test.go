@@ -293,6 +293,40 @@ func TestForeignInterfaceIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestForeignPortIsLeftAlone: what has the name of a port, and no alias, is that of a killed ADD only if nobody has come further with it.
+func TestForeignPortIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	p := w.attached("")
+	name := p.port().Attrs().Name
+	must(t, p.del())
+	there, err := os.Open(p.ns.Path())
+	must(t, err)
+	defer there.Close()
+	h := w.node.Handle()
+	for what, tt := range map[string]struct {
+		elsewhere bool // the other end
+		use       func(netlink.Link) error
+	}{
+		"both ends on the node": {false, func(netlink.Link) error { return nil }},
+		"it is in use": {true, func(l netlink.Link) error {
+			return errors.Join(h.LinkSetUp(l), p.ns.Handle().LinkSetUp(p.ns.Link(t, "peer")))
+		}},
+		"it is a port of the bridge": {true, func(l netlink.Link) error { return h.LinkSetMaster(l, w.br()) }},
+	} {
+		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer"}
+		if veth.Name = name; tt.elsewhere {
+			veth.PeerNamespace = netlink.NsFd(there.Fd())
+		}
+		must(t, h.LinkAdd(veth))
+		must(t, tt.use(veth))
+		must(t, p.del())
+		if now, err := h.LinkByName(name); err != nil || now.Attrs().Index != veth.Index {
+			t.Errorf("%s: found %v, %v, want what was there", what, now, err)
+		}
+		must(t, h.LinkDel(veth))
+	}
+}
+
 func TestDelWithAnInvalidConfiguration(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(dual + `"macspoofchk": true, ` + hostLocal(subnet4))
