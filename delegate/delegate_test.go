@@ -545,13 +545,14 @@ func TestAnotherNamespaceAtThePath(t *testing.T) {
 }
 
 func TestDelNeedsTheJournalOnly(t *testing.T) {
+	const noNetns, gone = "empty CNI_NETNS", "the namespace is gone"
 	for _, tt := range []struct {
 		name   string
 		change func(*world, *cni.Request)
 	}{
 		{"all as it was", func(*world, *cni.Request) {}},
-		{"empty CNI_NETNS", func(_ *world, r *cni.Request) { r.Netns = "" }},
-		{"the namespace is gone", func(w *world, _ *cni.Request) { w.netns.Remove(w.t) }},
+		{noNetns, func(_ *world, r *cni.Request) { r.Netns = "" }},
+		{gone, func(w *world, _ *cni.Request) { w.netns.Remove(w.t) }},
 		{"API server stopped", func(w *world, _ *cni.Request) { w.resolving, w.reporting = errors.New("down"), errors.New("down") }},
 		{"network edited and gone", func(w *world, _ *cni.Request) { w.answer.Networks = nil }},
 		{"configuration without networks", func(w *world, r *cni.Request) {
@@ -567,6 +568,16 @@ func TestDelNeedsTheJournalOnly(t *testing.T) {
 			w.mustAdd()
 			w.calls()
 			reports := len(w.reports)
+			want := w.netns.Path()
+			if tt.name == noNetns || tt.name == gone { // the runtime knows
+				want = ""
+			}
+			w.on = func(plugin, _ string, req *cni.Request) error {
+				if req.Netns != want {
+					t.Errorf("%s gets the namespace %q, want %q", plugin, req.Netns, want)
+				}
+				return nil
+			}
 			req := w.request("")
 			tt.change(w, req)
 			for range 2 {
