@@ -551,13 +551,21 @@ func TestAdoptedInterface(t *testing.T) {
 	w.noRules()
 	p.mustNotice("is not connected")
 
+	// What its plugin calls it stays, whether the ADD fails or not.
+	const alias = "vm 5"
+	must(t, w.node.Handle().LinkSetAlias(tap, alias))
 	for _, failing := range []string{fixed("10.88.0.5/24"), `"macspoofchk": true`} {
 		q := w.pod(failing)
 		q.req = q.withPrevResult(&types100.Result{Interfaces: []*types100.Interface{{Name: tap.Name}}})
 		q.refused(types.ErrInvalidNetworkConfig, "prevResult")
-		if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != 0 {
-			t.Error("the ADD that failed has left the tap connected")
+		if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != 0 || link.Alias != alias {
+			t.Errorf("the ADD that failed has left the tap connected, or without its alias: %+v", link)
 		}
+	}
+	p.req = p.withPrevResult(&types100.Result{Interfaces: []*types100.Interface{{Name: tap.Name, Mac: "02:00:00:00:00:05"}}})
+	must(t, p.add())
+	if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != w.br().Index || link.Alias != alias {
+		t.Errorf("the tap is no port, or has lost its alias: %+v", link)
 	}
 }
 
