@@ -856,6 +856,17 @@ func TestStatus(t *testing.T) {
 	if err := d.Status(t.Context(), config(`,"readinessindicatorfile":"/nonexistent"`)); code(err) != types.ErrPluginNotAvailable {
 		t.Errorf("default network not ready: %v", err)
 	}
+	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
+		if err := unix.Mount(w.dir, w.dir, "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Status(t.Context(), config("")); code(err) != types.ErrPluginNotAvailable {
+		t.Errorf("the journal is on a disk that is read-only: %v", err)
+	}
+	if err := unix.Unmount(w.dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
 	w.on = fail("fake-default", "STATUS", types.NewError(types.ErrLimitedConnectivity, "link is down", ""))
 	if err := d.Status(t.Context(), config("")); code(err) != types.ErrLimitedConnectivity {
 		t.Errorf("a plugin that is not available: %v", err)
