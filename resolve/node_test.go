@@ -195,11 +195,11 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 				os.Remove(d.socket)
 				d.start(t)
 			}
-			if !tt.child {
-				n.Fallback.(*resolve.Child).Env = env("refuse")
-			}
+			n.Fallback.(*resolve.Child).Env = env("refuse")
 			tt.report.Pod = a.Pod
-			if err := n.Report(t.Context(), &tt.report); err != nil {
+			if err := n.Report(t.Context(), &tt.report); tt.child {
+				wantError(t, err, resolve.Invalid, "no such kubeconfig")
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			got := func() bool {
