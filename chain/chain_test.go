@@ -211,6 +211,22 @@ func TestDelGoesOnAfterAnError(t *testing.T) {
 	wantCalls(t, &f.log, "three DEL net1", "two DEL net1", "one DEL net1")
 }
 
+// TestGCOfNone: where no attachment is valid the list is there, and empty; without one a plugin would not know.
+func TestGCOfNone(t *testing.T) {
+	var config string
+	find := func(string) cni.Plugin {
+		return &cnitest.Fake{On: func(_ context.Context, _ string, req *cni.Request) error { config = string(req.Config); return nil }}
+	}
+	if err := chain.Lenient(network(t, `{"cniVersion":"1.1.0","type":"one"}`), nil, find).GC(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		if !strings.Contains(config, fmt.Sprintf("%q:[]", key)) {
+			t.Errorf("the configuration is %s, want an empty list %s", config, key)
+		}
+	}
+}
+
 func TestDisabledVerbs(t *testing.T) {
 	var f fakes
 	c := chain.Lenient(network(t, `{"cniVersion":"1.1.0","disableCheck":true,"disableGC":true,"plugins":[{"type":"one"}]}`), nil, f.find)

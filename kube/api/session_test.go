@@ -187,6 +187,25 @@ func TestSessionThatServerForgets(t *testing.T) {
 	}
 }
 
+// TestProvenSessionThatServerForgets: the request that finds it out is no failed one.
+func TestProvenSessionThatServerForgets(t *testing.T) {
+	r := newResuming(t, withToken)
+	r.ask()
+	r.kept()
+	for range 8 {
+		r.ask()
+	}
+	r.forget()
+	server := login(t, r.kubeconfig)
+	defer server.Close()
+	server.KeepSession(r.session)
+	answer, err := server.HTTP.Get(r.http.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+}
+
 // TestSessionOfOthers: a session is used with the server and the authority that it was made with, though the server would
 // resume it.
 func TestSessionOfOthers(t *testing.T) {
