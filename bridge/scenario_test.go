@@ -617,6 +617,25 @@ func TestDelOfWhatTheReferenceMade(t *testing.T) {
 	}
 }
 
+// TestDelLeavesAnotherPair: what has got the name of a port that the reference plugin has made is not the other end of the pod's interface.
+func TestDelLeavesAnotherPair(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod("")
+	inPod := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer"}
+	inPod.Name, inPod.Index = "net1", 1000 // which is that of nothing on the node
+	must(t, p.ns.Handle().LinkAdd(inPod))
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: nettest.Name("b")}
+	veth.Name = nettest.Name("a")
+	must(t, w.node.Handle().LinkAdd(veth))
+	defer func() { must(t, w.node.Handle().LinkDel(veth)) }()
+	must(t, plugin.Del(t.Context(), p.withPrevResult(&types100.Result{
+		Interfaces: []*types100.Interface{{Name: veth.Name}, {Name: "net1", Sandbox: p.ns.Path()}},
+	})))
+	if now, err := w.node.Handle().LinkByName(veth.Name); err != nil || now.Attrs().Index != veth.Index {
+		t.Errorf("found %v, %v, want what was there", now, err)
+	}
+}
+
 func TestTwoInterfacesToAdopt(t *testing.T) {
 	w := newWorld(t)
 	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: nettest.Name("b")}
