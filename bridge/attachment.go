@@ -19,10 +19,7 @@ import (
 	"github.com/braid-cni/braid/nft"
 )
 
-const (
-	undoTime        = 30 * time.Second // after a failed ADD, whose own deadline may have passed
-	carrierPatience = 10 * time.Second
-)
+const carrierPatience = 10 * time.Second
 
 // An attachment is what one request is about.
 type attachment struct {
@@ -77,7 +74,7 @@ func (a *attachment) close() {
 // onError has a step undone if the ADD fails, however little time it has left itself.
 func (a *attachment) onError(ctx context.Context, what string, do func(context.Context) error) {
 	a.undo.Add(what, func() error {
-		ctx, cancel := undo.Time(ctx, undoTime)
+		ctx, cancel := undo.Time(ctx, undo.Limit)
 		defer cancel()
 		return do(ctx)
 	})

@@ -176,14 +176,16 @@ func (e *essentials) discardBridge(ctx context.Context, node *netdev.Namespace) 
 	if err != nil {
 		return err
 	}
-	links, err := node.Links()
-	if err != nil {
+	if used, err := hasPorts(node, br); err != nil || used {
 		return err
 	}
-	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Attrs().Index }) {
-		return nil
-	}
 	return deleteLink(node, br)
+}
+
+// hasPorts tells whether anything is connected to a bridge.
+func hasPorts(node *netdev.Namespace, br netlink.Link) (bool, error) {
+	links, err := node.Links()
+	return slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == br.Attrs().Index }), err
 }
 
 // keepBridge tells that an ADD has succeeded.

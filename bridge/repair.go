@@ -82,14 +82,13 @@ func (a *attachment) reconnect(ctx context.Context) (err error) {
 	if err := a.restoreMAC(); err != nil {
 		return err
 	}
-	h, name := a.node.Handle(), a.port.Attrs().Name
 	if a.MTU != 0 && a.port.Attrs().MTU != a.MTU && !a.adopted {
-		if err := h.LinkSetMTU(a.port, a.MTU); err != nil {
-			return fmt.Errorf("set the MTU of %s: %w", name, err)
+		if err := a.node.Handle().LinkSetMTU(a.port, a.MTU); err != nil {
+			return fmt.Errorf("set the MTU of %s: %w", a.port.Attrs().Name, err)
 		}
 	}
-	if err := h.LinkSetUp(a.port); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
+	if err := a.node.SetUp(a.port); err != nil {
+		return err
 	}
 	if a.isConnected() {
 		return nil
@@ -139,13 +138,8 @@ func (a *attachment) restoreMAC() error {
 	if err != nil {
 		return err
 	}
-	links, err := a.node.Links()
-	if err != nil {
+	if used, err := hasPorts(a.node, a.bridge); err != nil || used && !bytes.Equal(made, want) {
 		return err
-	}
-	hasPorts := slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == a.bridge.Index })
-	if hasPorts && !bytes.Equal(made, want) {
-		return nil
 	}
 	if err := a.node.Handle().LinkSetHardwareAddr(a.bridge, want); err != nil {
 		return fmt.Errorf("set the MAC address of bridge %s: %w", a.Bridge, err)

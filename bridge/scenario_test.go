@@ -330,6 +330,40 @@ func TestForeignInterfaceIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestForeignPortIsLeftAlone: what has the name of a port, and no alias, is that of a killed ADD only if nobody has come further with it.
+func TestForeignPortIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	p := w.attached("")
+	name := p.port().Attrs().Name
+	must(t, p.del())
+	there, err := os.Open(p.ns.Path())
+	must(t, err)
+	defer there.Close()
+	h := w.node.Handle()
+	for what, tt := range map[string]struct {
+		elsewhere bool // the other end
+		use       func(netlink.Link) error
+	}{
+		"both ends on the node": {false, func(netlink.Link) error { return nil }},
+		"it is in use": {true, func(l netlink.Link) error {
+			return errors.Join(h.LinkSetUp(l), p.ns.Handle().LinkSetUp(p.ns.Link(t, "peer")))
+		}},
+		"it is a port of the bridge": {true, func(l netlink.Link) error { return h.LinkSetMaster(l, w.br()) }},
+	} {
+		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer"}
+		if veth.Name = name; tt.elsewhere {
+			veth.PeerNamespace = netlink.NsFd(there.Fd())
+		}
+		must(t, h.LinkAdd(veth))
+		must(t, tt.use(veth))
+		must(t, p.del())
+		if now, err := h.LinkByName(name); err != nil || now.Attrs().Index != veth.Index {
+			t.Errorf("%s: found %v, %v, want what was there", what, now, err)
+		}
+		must(t, h.LinkDel(veth))
+	}
+}
+
 func TestDelWithAnInvalidConfiguration(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(dual + `"macspoofchk": true, ` + hostLocal(subnet4))
@@ -577,13 +611,21 @@ func TestAdoptedInterface(t *testing.T) {
 	w.noRules()
 	p.mustNotice("is not connected")
 
+	// What its plugin calls it stays, whether the ADD fails or not.
+	const alias = "vm 5"
+	must(t, w.node.Handle().LinkSetAlias(tap, alias))
 	for _, failing := range []string{fixed("10.88.0.5/24"), `"macspoofchk": true`} {
 		q := w.pod(failing)
 		q.req = q.withPrevResult(&types100.Result{Interfaces: []*types100.Interface{{Name: tap.Name}}})
 		q.refused(types.ErrInvalidNetworkConfig, "prevResult")
-		if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != 0 {
-			t.Error("the ADD that failed has left the tap connected")
+		if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != 0 || link.Alias != alias {
+			t.Errorf("the ADD that failed has left the tap connected, or without its alias: %+v", link)
 		}
+	}
+	p.req = p.withPrevResult(&types100.Result{Interfaces: []*types100.Interface{{Name: tap.Name, Mac: "02:00:00:00:00:05"}}})
+	must(t, p.add())
+	if link := w.node.Link(t, tap.Name).Attrs(); link.MasterIndex != w.br().Index || link.Alias != alias {
+		t.Errorf("the tap is no port, or has lost its alias: %+v", link)
 	}
 }
 
@@ -632,6 +674,25 @@ func TestDelOfWhatTheReferenceMade(t *testing.T) {
 	}
 	if left := w.reservations(); len(left) != 0 {
 		t.Errorf("reserved: %v", left)
+	}
+}
+
+// TestDelLeavesAnotherPair: what has got the name of a port that the reference plugin has made is not the other end of the pod's interface.
+func TestDelLeavesAnotherPair(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod("")
+	inPod := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "peer"}
+	inPod.Name, inPod.Index = "net1", 1000 // which is that of nothing on the node
+	must(t, p.ns.Handle().LinkAdd(inPod))
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: nettest.Name("b")}
+	veth.Name = nettest.Name("a")
+	must(t, w.node.Handle().LinkAdd(veth))
+	defer func() { must(t, w.node.Handle().LinkDel(veth)) }()
+	must(t, plugin.Del(t.Context(), p.withPrevResult(&types100.Result{
+		Interfaces: []*types100.Interface{{Name: veth.Name}, {Name: "net1", Sandbox: p.ns.Path()}},
+	})))
+	if now, err := w.node.Handle().LinkByName(veth.Name); err != nil || now.Attrs().Index != veth.Index {
+		t.Errorf("found %v, %v, want what was there", now, err)
 	}
 }
 

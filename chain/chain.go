@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -22,9 +21,6 @@ import (
 	"github.com/braid-cni/braid/internal/memo"
 	"github.com/braid-cni/braid/internal/undo"
 )
-
-// undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
-const undoTime = 30 * time.Second
 
 // A Chain is a network with its plugins. It holds no state but a memory, and is safe for concurrent use.
 type Chain struct {
@@ -150,7 +146,7 @@ func (c *Chain) add(ctx context.Context, i int, at cni.Attachment, capabilities 
 // undo runs DEL from plugin i back to the first one. The specification (section 3): "A delete must still be executed
 // even if the add fails", and the plugin that failed may have failed halfway.
 func (c *Chain) undo(ctx context.Context, i int, at cni.Attachment, capabilities map[string]any, prev *types100.Result) error {
-	ctx, cancel := undo.Time(ctx, undoTime)
+	ctx, cancel := undo.Time(ctx, undo.Limit)
 	defer cancel()
 	if err := c.del(ctx, i, at, capabilities, prev); err != nil {
 		return &UndoError{err}

@@ -22,6 +22,7 @@ import (
 	"github.com/braid-cni/braid/cni/cnitest"
 	"github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/internal/memo"
+	"github.com/braid-cni/braid/internal/program"
 )
 
 var update = flag.Bool("update", false, "write the requests of testdata as they are now")
@@ -210,6 +211,22 @@ func TestDelGoesOnAfterAnError(t *testing.T) {
 	wantCalls(t, &f.log, "three DEL net1", "two DEL net1", "one DEL net1")
 }
 
+// TestGCOfNone: where no attachment is valid the list is there, and empty; without one a plugin would not know.
+func TestGCOfNone(t *testing.T) {
+	var config string
+	find := func(string) cni.Plugin {
+		return &cnitest.Fake{On: func(_ context.Context, _ string, req *cni.Request) error { config = string(req.Config); return nil }}
+	}
+	if err := chain.Lenient(network(t, `{"cniVersion":"1.1.0","type":"one"}`), nil, find).GC(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		if !strings.Contains(config, fmt.Sprintf("%q:[]", key)) {
+			t.Errorf("the configuration is %s, want an empty list %s", config, key)
+		}
+	}
+}
+
 func TestDisabledVerbs(t *testing.T) {
 	var f fakes
 	c := chain.Lenient(network(t, `{"cniVersion":"1.1.0","disableCheck":true,"disableGC":true,"plugins":[{"type":"one"}]}`), nil, f.find)
@@ -250,6 +267,36 @@ func TestNewFindsMissingAddressPlugins(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 	wantCalls(t, &f.log)
+}
+
+// TestOldNetwork: own plugins are spoken to in a version that can check an attachment, unless somebody else's is among them.
+func TestOldNetwork(t *testing.T) {
+	n := network(t, `{"cniVersion":"0.3.1","plugins":[{"type":"one"},{"type":"two"}]}`)
+	for binary, want := range map[string]string{"": "0.4.0", "one": "0.3.1"} {
+		var got []string
+		note := func(config []byte) {
+			var c struct{ CNIVersion string }
+			if err := json.Unmarshal(config, &c); err != nil {
+				t.Error(err)
+			}
+			got = append(got, c.CNIVersion)
+		}
+		find := func(pluginType string) cni.Plugin {
+			if pluginType == binary {
+				return cni.Exec{Type: pluginType, Executor: func(_ context.Context, p *program.Program) ([]byte, error) {
+					note(p.Stdin)
+					return []byte(`{"cniVersion":"0.3.1","ips":[{"version":"4","address":"192.0.2.2/24"}]}`), nil
+				}}
+			}
+			return &cnitest.Fake{On: func(_ context.Context, _ string, req *cni.Request) error { note(req.Config); return nil }}
+		}
+		if _, err := chain.Lenient(n, nil, find).Add(context.Background(), at, nil); err != nil {
+			t.Error(err)
+		}
+		if !slices.Equal(got, []string{want, want}) {
+			t.Errorf("binary %q: the plugins are spoken to in %q, want %s", binary, got, want)
+		}
+	}
 }
 
 func TestInProcess(t *testing.T) {

@@ -11,6 +11,11 @@ type Late interface {
 
 type heardKey struct{}
 
+// WithHeard returns a context in which [Hear] waits until heard is closed. [Main] makes it so where signals are not heard yet.
+func WithHeard(ctx context.Context, heard <-chan struct{}) context.Context {
+	return context.WithValue(ctx, heardKey{}, heard)
+}
+
 // Hear returns when a signal would cancel the context of an ADD: what is begun from here on can be undone. It is for plugins that
 // are [Late], and may be called more than once.
 func Hear(ctx context.Context) {
@@ -24,7 +29,7 @@ func hearing(ctx context.Context, command string, p Plugin, heard <-chan struct{
 	if heard == nil {
 		return ctx
 	}
-	ctx = context.WithValue(ctx, heardKey{}, heard)
+	ctx = WithHeard(ctx, heard)
 	if _, late := p.(Late); !late || command != "ADD" {
 		Hear(ctx)
 	}

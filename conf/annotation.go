@@ -27,21 +27,6 @@ func PodNetworks(annotations map[string]string, podNamespace, defaultNamespace s
 	return def, sels, nil
 }
 
-// ParseSelections decodes the value of [AnnotationNetworks]. An empty one selects nothing.
-//
-// "The annotation value shall be specified in one of two possible formats": names separated by commas, or a JSON list.
-func ParseSelections(annotation, podNamespace string) ([]Selection, error) {
-	_, sels, err := PodNetworks(map[string]string{AnnotationNetworks: annotation}, podNamespace, "")
-	return sels, err
-}
-
-// ParseDefaultNetwork decodes the value of [AnnotationDefaultNetwork], which names one network in the same formats. It
-// returns nil if the value is empty.
-func ParseDefaultNetwork(annotation, defaultNamespace string) (*Selection, error) {
-	def, _, err := PodNetworks(map[string]string{AnnotationDefaultNetwork: annotation}, "", defaultNamespace)
-	return def, err
-}
-
 func parseDefaultNetwork(annotation, namespace string, c *complaints) *Selection {
 	const key = AnnotationDefaultNetwork
 	if strings.TrimSpace(annotation) == "" {
@@ -62,7 +47,9 @@ func parseDefaultNetwork(annotation, namespace string, c *complaints) *Selection
 	return &sels[0]
 }
 
-// parseSelections decodes a list of selections in either format.
+// parseSelections decodes a list of selections.
+//
+// "The annotation value shall be specified in one of two possible formats": names separated by commas, or a JSON list.
 func parseSelections(key, annotation, namespace string, c *complaints) (sels []Selection) {
 	annotation = strings.TrimSpace(annotation)
 	switch {

@@ -96,7 +96,7 @@ func output(decoded string, err error) (name, text string) {
 }
 
 func decodeAnnotation(input []byte) (string, error) {
-	sels, err := conf.ParseSelections(string(input), "pod-ns")
+	sels, err := parseSelections(string(input), "pod-ns")
 	var b strings.Builder
 	for _, s := range sels {
 		b.WriteString(selectionText(&s))

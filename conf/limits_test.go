@@ -13,7 +13,7 @@ func TestLimits(t *testing.T) {
 	const maxDepth, maxPlugins, maxSelections, maxIPs, maxPorts, maxText = 32, 16, 64, 64, 256, 256 << 10
 	repeat := func(element string, n int) string { return strings.TrimSuffix(strings.Repeat(element+",", n), ",") }
 	annotation := func(s string) error {
-		_, err := conf.ParseSelections(s, "default")
+		_, err := parseSelections(s, "default")
 		return err
 	}
 	network := func(s string) error {

@@ -81,37 +81,3 @@ func membersOf(object []byte) ([]member, error) {
 	}
 	return members, nil
 }
-
-// checkKeys walks a document that is known to be valid JSON.
-func checkKeys(doc []byte) error {
-	var levels []level
-	for i := skipSpace(doc, 0); i < len(doc); i = skipSpace(doc, i) {
-		n := len(levels)
-		switch doc[i] {
-		case ',', ':':
-			i++
-		case '}', ']':
-			levels = levels[:n-1]
-			next(levels)
-			i++
-		case '{', '[':
-			var l level
-			if doc[i] == '{' {
-				l.keys = map[string]string{}
-			}
-			if levels = append(levels, l); len(levels) > maxDepth {
-				return fmt.Errorf("more than %d objects and lists within each other", maxDepth)
-			}
-			i++
-		default:
-			end := endOf(doc, i)
-			if n == 0 || levels[n-1].keys == nil || levels[n-1].value {
-				next(levels)
-			} else if err := levels[n-1].addKey(unquote(doc[i:end])); err != nil {
-				return fmt.Errorf("%s%w", path(levels[:n-1]), err)
-			}
-			i = end
-		}
-	}
-	return nil
-}

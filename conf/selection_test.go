@@ -13,8 +13,20 @@ import (
 	"github.com/braid-cni/braid/conf"
 )
 
+// parseSelections decodes the value of an annotation that selects networks.
+func parseSelections(annotation, podNamespace string) ([]conf.Selection, error) {
+	_, sels, err := conf.PodNetworks(map[string]string{conf.AnnotationNetworks: annotation}, podNamespace, "")
+	return sels, err
+}
+
+// parseDefaultNetwork decodes the value of an annotation that selects the default network.
+func parseDefaultNetwork(annotation, defaultNamespace string) (*conf.Selection, error) {
+	def, _, err := conf.PodNetworks(map[string]string{conf.AnnotationDefaultNetwork: annotation}, "", defaultNamespace)
+	return def, err
+}
+
 func TestTakesDefaultRoute(t *testing.T) {
-	sels, err := conf.ParseSelections(`[{"name": "a"}, {"name": "b", "default-route": []}, {"name": "c", "default-route": null}]`, "default")
+	sels, err := parseSelections(`[{"name": "a"}, {"name": "b", "default-route": []}, {"name": "c", "default-route": null}]`, "default")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,11 +39,11 @@ func TestTakesDefaultRoute(t *testing.T) {
 
 // "Implementations of this specification must support both formats."
 func TestBothFormatsSelectTheSame(t *testing.T) {
-	names, err := conf.ParseSelections("blue , other/red@net7", "default")
+	names, err := parseSelections("blue , other/red@net7", "default")
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := conf.ParseSelections(` [{"name": "blue"}, {"namespace": "other", "name": "red", "interface": "net7"}]`, "default")
+	list, err := parseSelections(` [{"name": "blue"}, {"namespace": "other", "name": "red", "interface": "net7"}]`, "default")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +58,7 @@ func TestParseDefaultNetwork(t *testing.T) {
 		"fast":      {Namespace: "kube-system", Name: "fast"},
 		"own/fast ": {Namespace: "own", Name: "fast"},
 	} {
-		got, err := conf.ParseDefaultNetwork(annotation, "kube-system")
+		got, err := parseDefaultNetwork(annotation, "kube-system")
 		if err != nil {
 			t.Errorf("%q: %v", annotation, err)
 		}
@@ -54,7 +66,7 @@ func TestParseDefaultNetwork(t *testing.T) {
 			t.Errorf("%q (-want +got)\n%s", annotation, diff)
 		}
 	}
-	_, err := conf.ParseDefaultNetwork("fast, slow", "kube-system")
+	_, err := parseDefaultNetwork("fast, slow", "kube-system")
 	wantError(t, err, types.ErrInvalidNetworkConfig, "found 2 networks, want one")
 }
 
@@ -74,7 +86,7 @@ func seed(f *testing.F, archive string) {
 func FuzzParseSelections(f *testing.F) {
 	seed(f, "annotation.txtar")
 	f.Fuzz(func(t *testing.T, annotation []byte) {
-		sels, err := conf.ParseSelections(string(annotation), "default")
+		sels, err := parseSelections(string(annotation), "default")
 		if err != nil {
 			return
 		}
@@ -82,7 +94,7 @@ func FuzzParseSelections(f *testing.F) {
 		if sels == nil {
 			first = "[]"
 		}
-		back, err := conf.ParseSelections(first, "default")
+		back, err := parseSelections(first, "default")
 		if err != nil {
 			t.Fatalf("%s: %v", first, err)
 		}

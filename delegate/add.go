@@ -22,8 +22,7 @@ import (
 	"github.com/braid-cni/braid/resolve"
 )
 
-// Add implements [cni.Plugin]. The stations of an ADD, in order: whichever of them fails, nothing that was made
-// stays.
+// Add implements [cni.Plugin]. The stations of an ADD, in order: whichever of them fails, nothing that was made stays.
 func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Result, err error) {
 	ctx, observed := d.observe(ctx, "ADD")
 	defer func() { observed.end(err) }()
@@ -38,7 +37,7 @@ func (d *Delegator) Add(ctx context.Context, req *cni.Request) (res *types100.Re
 	if err := c.checkPod(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undoTime), c.conf.Deadlines.Add)
+	ctx, cancel := context.WithTimeout(undo.WithBudget(ctx, undo.Limit), c.conf.Deadlines.Add)
 	defer cancel()
 	cluster, err := c.connect()
 	if err != nil {
@@ -335,7 +334,7 @@ func parentInPod(p *Planned) bool {
 
 // takeBack undoes the attachments of an ADD that fails, and returns why it fails, with what could not be undone.
 func (c *call) takeBack(ctx context.Context, record *journal.Record, cause error) error {
-	ctx, cancel := undo.Time(ctx, undoTime)
+	ctx, cancel := undo.Time(ctx, undo.Limit)
 	defer cancel()
 	if err := c.undo(ctx, record); err != nil {
 		return errors.Join(cause, fmt.Errorf("undo: %w", err))

@@ -28,10 +28,7 @@ import (
 	"github.com/braid-cni/braid/resolve"
 )
 
-const (
-	undoTime   = 30 * time.Second // for all that a failed ADD has made, whose own deadline may have passed
-	reportTime = 5 * time.Second  // for the event of a failed ADD
-)
+const reportTime = 5 * time.Second // for the event of a failed ADD
 
 // A Delegator serves any entry configuration. It holds no state but its Memory, and is safe for concurrent use.
 type Delegator struct {

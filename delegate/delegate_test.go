@@ -545,13 +545,14 @@ func TestAnotherNamespaceAtThePath(t *testing.T) {
 }
 
 func TestDelNeedsTheJournalOnly(t *testing.T) {
+	const noNetns, gone = "empty CNI_NETNS", "the namespace is gone"
 	for _, tt := range []struct {
 		name   string
 		change func(*world, *cni.Request)
 	}{
 		{"all as it was", func(*world, *cni.Request) {}},
-		{"empty CNI_NETNS", func(_ *world, r *cni.Request) { r.Netns = "" }},
-		{"the namespace is gone", func(w *world, _ *cni.Request) { w.netns.Remove(w.t) }},
+		{noNetns, func(_ *world, r *cni.Request) { r.Netns = "" }},
+		{gone, func(w *world, _ *cni.Request) { w.netns.Remove(w.t) }},
 		{"API server stopped", func(w *world, _ *cni.Request) { w.resolving, w.reporting = errors.New("down"), errors.New("down") }},
 		{"network edited and gone", func(w *world, _ *cni.Request) { w.answer.Networks = nil }},
 		{"configuration without networks", func(w *world, r *cni.Request) {
@@ -567,6 +568,16 @@ func TestDelNeedsTheJournalOnly(t *testing.T) {
 			w.mustAdd()
 			w.calls()
 			reports := len(w.reports)
+			want := w.netns.Path()
+			if tt.name == noNetns || tt.name == gone { // the runtime knows
+				want = ""
+			}
+			w.on = func(plugin, _ string, req *cni.Request) error {
+				if req.Netns != want {
+					t.Errorf("%s gets the namespace %q, want %q", plugin, req.Netns, want)
+				}
+				return nil
+			}
 			req := w.request("")
 			tt.change(w, req)
 			for range 2 {
@@ -844,6 +855,17 @@ func TestStatus(t *testing.T) {
 	}
 	if err := d.Status(t.Context(), config(`,"readinessindicatorfile":"/nonexistent"`)); code(err) != types.ErrPluginNotAvailable {
 		t.Errorf("default network not ready: %v", err)
+	}
+	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
+		if err := unix.Mount(w.dir, w.dir, "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Status(t.Context(), config("")); code(err) != types.ErrPluginNotAvailable {
+		t.Errorf("the journal is on a disk that is read-only: %v", err)
+	}
+	if err := unix.Unmount(w.dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
 	}
 	w.on = fail("fake-default", "STATUS", types.NewError(types.ErrLimitedConnectivity, "link is down", ""))
 	if err := d.Status(t.Context(), config("")); code(err) != types.ErrLimitedConnectivity {

@@ -7,16 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
 	"github.com/braid-cni/braid/internal/undo"
 )
-
-// undoTime bounds the DEL after a failed ADD, whose own deadline may have passed.
-const undoTime = 30 * time.Second
 
 // A Delegate is the address plugin of one configuration. The zero Delegate is that of a layer 2 network: each verb does
 // nothing and succeeds.
@@ -84,7 +80,7 @@ func (d Delegate) Add(ctx context.Context, req *cni.Request) (*types100.Result, 
 	if _, missing := errors.AsType[*cni.NotFoundError](err); missing {
 		return nil, d.wrap(err) // there is nobody to undo anything, and nobody did anything
 	}
-	releasing, cancel := undo.Time(ctx, undoTime)
+	releasing, cancel := undo.Time(ctx, undo.Limit)
 	defer cancel()
 	return nil, errors.Join(d.wrap(err), d.Del(releasing, req))
 }

@@ -15,6 +15,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/cni"
+	"github.com/braid-cni/braid/internal/undo"
 )
 
 // maxTries bounds how many times one ADD asks for addresses. The next ADD goes on where it ended: an address plugin
@@ -66,7 +67,7 @@ func (d Delegate) AddUnique(ctx context.Context, req *cni.Request, taken Taken) 
 
 // release undoes an ADD, however little time it has left.
 func (d Delegate) release(ctx context.Context, req *cni.Request) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undo.Limit)
 	defer cancel()
 	return d.Del(ctx, req)
 }

@@ -103,6 +103,7 @@ func TestPendingLines(t *testing.T) {
 		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":1}}` + "\n" + `{"done":true}`,
 		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"a":1}}` + "\n" + `{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":{"b`,
 		`{"done":true,"results":[{"cniVersion":"1.1.0"}],"pending":null}`,
+		`{"done":true,"results":[{"cniVer` + "\x00\x00" + `n":"1.1.0"}],"pending":{"a":1}}`, // a hole that the loss of power has left
 	} {
 		if err := os.WriteFile(path, append(append(bytes.Clone(first), '\n'), lines+"\n"...), 0o600); err != nil {
 			t.Fatal(err)

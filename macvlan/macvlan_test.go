@@ -149,6 +149,15 @@ func (w *world) link() *netlink.Macvlan {
 	return w.pod.Link(w, "net1").(*netlink.Macvlan)
 }
 
+// TestCheckAllowsAnotherMTU, if the result has it: a later plugin of the chain may have changed it.
+func TestCheckAllowsAnotherMTU(t *testing.T) {
+	w := newWorld(t, `"master": "NIC", "mtu": 1400`)
+	res := w.add()
+	must(t, w.pod.Handle().LinkSetMTU(w.link(), 1300))
+	res.Interfaces[0].Mtu = 1300
+	must(t, w.check(res))
+}
+
 func TestConformance(t *testing.T) {
 	node := nettest.Node(t)
 	for name, subject := range map[string]struct {

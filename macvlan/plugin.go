@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -23,9 +22,6 @@ import (
 )
 
 const kind = "macvlan"
-
-// undoTime bounds what is undone after a failed ADD, whose own deadline may have passed.
-const undoTime = 30 * time.Second
 
 // Plugin is the macvlan plugin.
 type Plugin struct {
@@ -50,7 +46,7 @@ func (p Plugin) Add(ctx context.Context, req *cni.Request) (res *types100.Result
 	var u undo.Stack
 	defer u.OnError(&err)
 	u.Add("the attachment", func() error {
-		ctx, cancel := undo.Time(ctx, undoTime)
+		ctx, cancel := undo.Time(ctx, undo.Limit)
 		defer cancel()
 		return p.Del(ctx, req)
 	})

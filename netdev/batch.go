@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -75,9 +74,6 @@ func (ns *Namespace) send(requests []request) error {
 		return err
 	}
 	for i, a := range answers {
-		if a.torn {
-			a.err = errors.Join(a.err, netlink.ErrDumpInterrupted)
-		}
 		if err := requests[i].judge(a.messages, a.err); err != nil {
 			return err
 		}

@@ -79,6 +79,43 @@ func TestLostAnswer(t *testing.T) {
 	p.link(t, "net1")
 }
 
+// TestListOfOneInterface: the kernel lists what is asked for, and not all that there is.
+func TestListOfOneInterface(t *testing.T) {
+	p := newPod(t)
+	must(t, p.Configure(t.Context(), p.link(t, "net1"), result(t, []string{"192.0.2.2/24"}), Options{}))
+	header := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+	header.Index = uint32(p.link(t, "lo").Attrs().Index)
+	addrs, err := list(p.Namespace, unix.RTM_GETADDR, decodeAddress, header)
+	must(t, err)
+	for _, a := range addrs {
+		if a.LinkIndex != int(header.Index) {
+			t.Errorf("%s of interface %d is listed, want those of %d", a.IPNet, a.LinkIndex, header.Index)
+		}
+	}
+}
+
+// TestTornList: a list whose objects have changed meanwhile is an error, as the library has it, see [Dump].
+func TestTornList(t *testing.T) {
+	part := func(kind, flags uint16) []byte {
+		m := make([]byte, unix.SizeofNlMsghdr+4)
+		binary.NativeEndian.PutUint32(m, uint32(len(m)))
+		binary.NativeEndian.PutUint16(m[4:], kind)
+		binary.NativeEndian.PutUint16(m[6:], flags)
+		return m
+	}
+	const multi, torn = unix.NLM_F_MULTI, unix.NLM_F_MULTI | unix.NLM_F_DUMP_INTR
+	for _, tt := range []struct {
+		object, done uint16
+		want         error
+	}{{multi, multi, nil}, {torn, multi, netlink.ErrDumpInterrupted}, {multi, torn, netlink.ErrDumpInterrupted}} {
+		answers := make([]answer, 1)
+		must(t, assign(append(part(unix.RTM_NEWADDR, tt.object), part(unix.NLMSG_DONE, tt.done)...), answers, 0))
+		if a := answers[0]; !a.ended || len(a.messages) != 1 || !errors.Is(a.err, tt.want) {
+			t.Errorf("%x, %x: found %+v, want %v", tt.object, tt.done, a, tt.want)
+		}
+	}
+}
+
 // TestBatchOfAnImpossibleRequest sends nothing.
 func TestBatchOfAnImpossibleRequest(t *testing.T) {
 	p := newPod(t)

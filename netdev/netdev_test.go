@@ -142,6 +142,8 @@ func TestOpenTellsGoneFromWrong(t *testing.T) {
 			t.Errorf("%q opens", path)
 		} else if errors.Is(err, ErrGone) != gone {
 			t.Errorf("%q: %v; is gone: %v, want %v", path, err, !gone, gone)
+		} else if !gone && !strings.Contains(err.Error(), "a namespace, but not a network namespace") {
+			t.Errorf("%q: %v, which does not say what it is", path, err)
 		}
 	}
 }
@@ -175,6 +177,10 @@ func TestOpenShares(t *testing.T) {
 	}
 	if _, err := again.Link("net1"); err != nil {
 		t.Errorf("who has the one before open has lost it: %v", err)
+	}
+	must(t, errors.Join(again.Close(), p.Close()))
+	if open(t, p.Path()) != moved {
+		t.Error("a namespace that is open is opened once more, since the one that was there before is closed")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -223,6 +224,9 @@ func (a *answer) take(message []byte) {
 	default:
 		a.messages = append(a.messages, append([]byte(nil), data...))
 		a.ended = flags&unix.NLM_F_MULTI == 0
+	}
+	if a.ended && a.torn {
+		a.err = errors.Join(a.err, netlink.ErrDumpInterrupted)
 	}
 }
 

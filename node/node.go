@@ -103,27 +103,21 @@ func (n *Node) supervise(p Part) *supervised {
 	return &supervised{Part: p, log: n.log.With("part", p.Name)}
 }
 
-// Run runs all parts until ctx ends, or one has an error that is [Fatal], which it returns. They end at the same time, but
-// for the status queue: it takes what is reported until the server has answered its last request.
-func (n *Node) Run(ctx context.Context) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
+// Run runs all parts until ctx ends. They end at the same time, but for the status queue: it takes what is reported until the
+// server has answered its last request.
+func (n *Node) Run(ctx context.Context) {
 	queue, endQueue := context.WithCancel(context.WithoutCancel(ctx))
 	defer endQueue()
 	var last, others sync.WaitGroup
-	last.Go(func() { n.status.run(queue, fail) })
+	last.Go(func() { n.status.run(queue) })
 	for _, p := range n.parts {
-		others.Go(func() { p.run(ctx, fail) })
+		others.Go(func() { p.run(ctx) })
 	}
 	<-ctx.Done()
 	n.log.Info("ending", "cause", context.Cause(ctx))
 	others.Wait()
 	endQueue()
 	last.Wait()
-	if err := context.Cause(ctx); isFatal(err) {
-		return err
-	}
-	return nil
 }
 
 // Ready says of each part why it is not ready; nil if it is.

@@ -84,13 +84,11 @@ func (w *world) node() *node.Node {
 
 func (w *world) run(n *node.Node) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
+	var running sync.WaitGroup
+	running.Go(func() { n.Run(ctx) })
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			w.Errorf("the daemon ends with %v", err)
-		}
+		running.Wait()
 	})
 	w.Cleanup(stop)
 	eventually(w, "the daemon serves", func() bool { return n.Server.State() == server.Serving })
@@ -330,16 +328,6 @@ func TestPartFails(t *testing.T) {
 		t.Errorf("found %v, want %v", err, notYet)
 	}
 	stop()
-}
-
-func TestFatal(t *testing.T) {
-	w := newWorld(t)
-	n := w.node()
-	cause := errors.New("no such flag")
-	n.Add(node.Part{Name: "metrics", Run: func(context.Context) error { return node.Fatal(cause) }})
-	if err := n.Run(within(t, patience)); !errors.Is(err, cause) || err.Error() != "metrics: no such flag" {
-		t.Errorf("found %v, want %v", err, cause)
-	}
 }
 
 func TestIncomplete(t *testing.T) {

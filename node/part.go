@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -14,22 +13,10 @@ import (
 type Part struct {
 	Name string
 	// Run runs the part until ctx ends. When it returns nil before, the part has done what it had to. After an error or a
-	// panic it is called again, with growing pauses, unless the error is [Fatal]; the other parts go on meanwhile.
+	// panic it is called again, with growing pauses; the other parts go on meanwhile.
 	Run func(ctx context.Context) error
 	// Ready says why the part is not ready. It may be nil: then a part is, unless Run has failed lately.
 	Ready func() error
-}
-
-// Fatal marks an error that a part cannot mend by trying again, such as one in the daemon's configuration: the daemon ends.
-func Fatal(err error) error { return &fatal{err} }
-
-type fatal struct{ error }
-
-func (f *fatal) Unwrap() error { return f.error }
-
-func isFatal(err error) bool {
-	_, ok := errors.AsType[*fatal](err)
-	return ok
 }
 
 const (
@@ -49,16 +36,12 @@ type supervised struct {
 	since   time.Time // when it was run again after that; zero until then
 }
 
-func (s *supervised) run(ctx context.Context, fail context.CancelCauseFunc) {
+func (s *supervised) run(ctx context.Context) {
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		start := time.Now()
 		err := s.once(ctx)
 		switch {
 		case err == nil:
-			return
-		case isFatal(err):
-			s.log.Error("failed for good", "err", err)
-			fail(fmt.Errorf("%s: %w", s.Name, err))
 			return
 		case ctx.Err() != nil:
 			s.log.Warn("failed while it ended", "err", err)

@@ -77,10 +77,10 @@ func (c *Client) Report(ctx context.Context, r *Report) error {
 // sendTime is how long what nobody waits for may take to be sent.
 const sendTime = 100 * time.Millisecond
 
-// HandOver is Report for what the journal keeps, which is written whether this request arrives or not, if later. So it says
+// handOver is Report for what the journal keeps, which is written whether this request arrives or not, if later. So it says
 // only where that is. It returns when the request is sent. An older daemon answers all the same, so the connection is of no
 // use after it.
-func (c *Client) HandOver(r *Report) error {
+func (c *Client) handOver(r *Report) error {
 	line, err := marshalLine(&request{Report: &Report{Pod: r.Pod, Record: r.Record}, Unanswered: true}, maxRequest)
 	if err != nil {
 		return errorf(Invalid, "encode request: %v", err)

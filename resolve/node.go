@@ -58,7 +58,7 @@ func (n *Node) Report(ctx context.Context, r *Report) error {
 	kept := r.Record != nil && !r.Wait
 	report := func(c *Client) error {
 		if kept {
-			return c.HandOver(r)
+			return c.handOver(r)
 		}
 		return c.Report(ctx, r)
 	}

@@ -141,6 +141,8 @@ func TestNodeTakesTheDaemonsWord(t *testing.T) {
 		switch {
 		case strings.Contains(line, "gone"):
 			return `{"error":{"reason":"NotFound","message":"pod is gone"}}`
+		case strings.Contains(line, "wrong"):
+			return `{"error":{"reason":"Invalid","message":"the status is refused"}}`
 		case strings.Contains(line, "resolve"):
 			return fromDaemon
 		}
@@ -157,6 +159,8 @@ func TestNodeTakesTheDaemonsWord(t *testing.T) {
 	if err := n.Report(t.Context(), &resolve.Report{Pod: a.Pod}); err != nil {
 		t.Error(err)
 	}
+	err = n.Report(t.Context(), &resolve.Report{Pod: a.Pod, Status: json.RawMessage(`["wrong"]`)})
+	wantError(t, err, resolve.Invalid, "the status is refused")
 }
 
 // A daemon that ends during an ADD loses no report: the next daemon gets it, or finds it in the journal.
@@ -191,11 +195,11 @@ func TestNodeReportsWhenTheDaemonEnds(t *testing.T) {
 				os.Remove(d.socket)
 				d.start(t)
 			}
-			if !tt.child {
-				n.Fallback.(*resolve.Child).Env = env("refuse")
-			}
+			n.Fallback.(*resolve.Child).Env = env("refuse")
 			tt.report.Pod = a.Pod
-			if err := n.Report(t.Context(), &tt.report); err != nil {
+			if err := n.Report(t.Context(), &tt.report); tt.child {
+				wantError(t, err, resolve.Invalid, "no such kubeconfig")
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			got := func() bool {

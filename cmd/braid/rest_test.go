@@ -16,6 +16,7 @@ func TestRest(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64)) // as in a worker
 	var freed atomic.Int64
 	r := newRest(func() { freed.Add(1); debug.FreeOSMemory() })
+	needed := make([]byte, 4*lean) // at any time: it is not worth to be looked through again
 	begun, end := make(chan struct{}), make(chan struct{})
 	serve := r.between(func(context.Context, *net.UnixConn) error {
 		var many [][]byte
@@ -44,4 +45,5 @@ func TestRest(t *testing.T) {
 				freed.Load()-before, held(), used, r.worth(held()))
 		}
 	}
+	runtime.KeepAlive(needed)
 }

@@ -150,7 +150,8 @@ func (f *daemonFlags) run(ctx context.Context, stderr io.Writer) error {
 	n.Add(node.Part{Name: "configuration", Run: guard.Run, Ready: guard.Ready})
 	n.Add(node.Part{Name: "health", Run: func(ctx context.Context) error { return f.serveHealth(ctx, m, n) }})
 	f.Log.Info("daemon started", "node", name, "version", buildinfo.Version)
-	return n.Run(ctx)
+	n.Run(ctx)
+	return nil
 }
 
 // watch lets metrics ask the parts.

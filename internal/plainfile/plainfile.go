@@ -5,7 +5,6 @@ package plainfile
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,14 +12,8 @@ import (
 // Open opens a file with the flags and the mode of open(2). It is closed when another program is executed. The
 // error is a [fs.PathError]. With O_NONBLOCK the poller is asked all the same, by one call more.
 func Open(path string, flags int, perm uint32) (*os.File, error) {
-	return OpenAt(unix.AT_FDCWD, "", path, flags, perm)
-}
-
-// OpenAt is Open for a file in a folder that is open already, and has the path dir.
-func OpenAt(fd int, dir, name string, flags int, perm uint32) (*os.File, error) {
-	path := filepath.Join(dir, name)
 	for {
-		fd, err := unix.Openat(fd, name, flags|unix.O_CLOEXEC, perm)
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, perm)
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}

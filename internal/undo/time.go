@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// Limit is how long it may take to undo a failed ADD, whose own deadline may have passed.
+const Limit = 30 * time.Second
+
 // A budget is the time for all that is undone together.
 type budget struct {
 	total time.Duration

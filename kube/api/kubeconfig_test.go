@@ -172,14 +172,16 @@ func TestUnusualYAML(t *testing.T) {
 	for i := range 40000 {
 		fmt.Fprintf(&keys, "k%d: v\n", i)
 	}
-	const many = 100000
-	for name, text := range map[string]string{
-		"aliases": aliases, "merge keys": "a: &a {<<: *a}", "itself": "a: &a [*a]", "keys": keys.String(),
-		"lists": strings.Repeat("[", many) + strings.Repeat("]", many), "objects": strings.Repeat("{a: ", many) + strings.Repeat("}", many),
-		"lists by indentation": strings.Repeat("- ", many), "keys within each other": strings.Repeat("? ", many),
+	const tooDeep, tooMany = "YAML with more than 16 brackets within each other, or 40 columns of indentation", "exceed the limit of 65536"
+	for name, tt := range map[string]struct{ text, want string }{
+		"aliases": {aliases, "YAML with '&'"}, "merge keys": {"a: &a {<<: *a}", "YAML with '&'"}, "itself": {"a: &a [*a]", "YAML with '&'"},
+		"keys":  {keys.String(), tooMany},
+		"lists": {"a: " + strings.Repeat("[", 17) + strings.Repeat("]", 17), tooDeep}, "many lists": {"a: " + strings.Repeat("[", 100000), tooMany},
+		"objects": {strings.Repeat("{a: ", 17) + strings.Repeat("}", 17), tooDeep}, "many objects": {strings.Repeat("{a: ", 100000), tooMany},
+		"lists by indentation": {strings.Repeat("- ", 21), tooDeep}, "keys within each other": {strings.Repeat("? ", 10), "YAML with '?'"},
 	} {
-		if _, _, err := current([]byte(text)); err == nil {
-			t.Errorf("%s: found no error", name)
+		if _, _, err := current([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: found error %v, want %s", name, err, tt.want)
 		}
 	}
 }

@@ -102,6 +102,7 @@ users: [{name: a, user: {tokenFile: token}}, {name: b, user: {token: wrong}}]
 		{"number for a token", "tokenFile: token", "token: 17", ""},
 		{"list for an object", "{cluster: a, user: a, namespace: kube-system}", "[a]", ""},
 		{"object for a list", `[{name: b, context: {cluster: b, user: b}}, {name: a, context: {cluster: a, user: a, namespace: kube-system}}]`, "{}", ""},
+		{"preferences", "preferences: {}", "preferences: {colors: true}", ""},
 		{"no such context", "current-context: a", "current-context: c", ""},
 		{"no current context", "current-context: a", "", ""},
 		{"two clusters of a name", "name: b, cluster:", "name: a, cluster:", ""},

@@ -14,6 +14,9 @@ import (
 // maxSession is in bytes, of which a session with the certificates of a server has one thousand or two.
 const maxSession = 64 << 10
 
+// sessionFormat is raised with what the file has: a file of another one is that of another session.
+const sessionFormat = "2"
+
 // provenAfter is how many processes in a row have to resume a session before the next one relies on it.
 const provenAfter = 8
 
@@ -35,7 +38,7 @@ func (s *Server) KeepSession(path string) {
 	if s.dialer == nil || s.authority == nil || len(s.dialer.trust.Certificates) > 0 {
 		return
 	}
-	with := sha256.Sum256(bytes.Join([][]byte{[]byte("2"), []byte(s.URL.Host), []byte(s.dialer.trust.ServerName), s.authority}, []byte{0}))
+	with := sha256.Sum256(bytes.Join([][]byte{[]byte(sessionFormat), []byte(s.URL.Host), []byte(s.dialer.trust.ServerName), s.authority}, []byte{0}))
 	s.dialer.sessions = &sessions{path: path, with: with[:]}
 }
 

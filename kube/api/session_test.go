@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -186,13 +187,56 @@ func TestSessionThatServerForgets(t *testing.T) {
 	}
 }
 
-// TestSessionOfOthers: what is kept of one server is not for another.
-func TestSessionOfOthers(t *testing.T) {
-	r, other := newResuming(t, withToken), newResuming(t, withToken)
+// TestProvenSessionThatServerForgets: the request that finds it out is no failed one.
+func TestProvenSessionThatServerForgets(t *testing.T) {
+	r := newResuming(t, withToken)
 	r.ask()
-	other.write(other.session, r.kept())
-	if other.ask() {
-		t.Error("resumed the session with another server")
+	r.kept()
+	for range 8 {
+		r.ask()
+	}
+	r.forget()
+	server := login(t, r.kubeconfig)
+	defer server.Close()
+	server.KeepSession(r.session)
+	answer, err := server.HTTP.Get(r.http.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+}
+
+// TestSessionOfOthers: a session is used with the server and the authority that it was made with, though the server would
+// resume it.
+func TestSessionOfOthers(t *testing.T) {
+	const name = "example.com" // of which the certificate is, and of 127.0.0.1
+	r := newResuming(t, withToken)
+	address := r.http.Listener.Addr().(*net.TCPAddr)
+	authority, err := os.ReadFile(filepath.Join(filepath.Dir(r.kubeconfig), "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, _ := selfSigned(t)
+	login := func(host, name string, authority []byte) {
+		r.write(r.kubeconfig, fmt.Appendf(nil, `{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+			"clusters": [{"name": "a", "cluster": {"server": "https://%s:%d", "tls-server-name": %q, "certificate-authority-data": %q}}],
+			"users": [{"name": "a", "user": %s}]}`, host, address.Port, name, base64.StdEncoding.EncodeToString(authority), withToken))
+	}
+	for what, other := range map[string]func(){
+		"another address":   func() { login("localhost", name, authority) },
+		"another name":      func() { login("127.0.0.1", "", authority) },
+		"another authority": func() { login("127.0.0.1", name, append(authority, more...)) },
+	} {
+		login("127.0.0.1", name, authority)
+		_ = os.Remove(r.session)
+		r.ask()
+		r.kept()
+		if !r.ask() {
+			t.Fatalf("%s: the session is not resumed with its own", what)
+		}
+		if other(); r.ask() {
+			t.Errorf("%s: the session is resumed", what)
+		}
 	}
 }
 

@@ -98,6 +98,30 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestBeginsAnew: after Close the kubeconfig is read again.
+func TestBeginsAnew(t *testing.T) {
+	s := newServer(t)
+	r := newResolver(t, s.Kubeconfig())
+	uid := func() string {
+		t.Helper()
+		a, err := r.Resolve(timeout(t, time.Minute), query("web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Pod.UID
+	}
+	child := "resolve --kubeconfig " + s.Kubeconfig()
+	if got := uid(); got == child {
+		t.Error("the child is asked, of a kubeconfig that is plain")
+	}
+	if err := errors.Join(r.Close(), os.Remove(s.Kubeconfig())); err != nil {
+		t.Fatal(err)
+	}
+	if got := uid(); got != child {
+		t.Errorf("found answer of %q, want that of the child", got)
+	}
+}
+
 // What is no plain kubeconfig is left to the child, which is told the path; where that fails, the error says why it was asked.
 func TestChildAsks(t *testing.T) {
 	t.Parallel()

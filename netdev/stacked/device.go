@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -25,9 +24,6 @@ import (
 	"github.com/braid-cni/braid/ipam"
 	"github.com/braid-cni/braid/netdev"
 )
-
-// undoTime bounds what is undone after a failed ADD, whose own deadline may have passed.
-const undoTime = 30 * time.Second
 
 // A Device is the interface of one request, and where its addresses come from.
 type Device struct {
@@ -154,7 +150,7 @@ func (d *Device) addresses(ctx context.Context, ns *netdev.Namespace, prev *type
 			return nil, err
 		}
 		u.Add("IPAM DEL", func() error {
-			ctx, cancel := undo.Time(ctx, undoTime)
+			ctx, cancel := undo.Time(ctx, undo.Limit)
 			defer cancel()
 			return d.IPAM.Del(ctx, req)
 		})

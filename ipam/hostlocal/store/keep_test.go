@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -199,12 +200,17 @@ func TestKeptIsBounded(t *testing.T) {
 	stop := Keep()
 	dir := t.TempDir()
 	for i := range maxKept + 10 {
-		use(t, filepath.Join(dir, fmt.Sprint(i)), func(s *Store) {
-			for page := range 2 * maxPages {
-				_, _ = s.index.page(uint32(page))
-			}
-		})
+		use(t, filepath.Join(dir, fmt.Sprint(i)), func(*Store) {})
 	}
+	used := filepath.Join(dir, "1")
+	use(t, used, func(s *Store) {
+		for n := range 2 * maxPages { // each is of a chunk of its own, and so on a page of its own
+			reserve(t, s, Owner{"c1", fmt.Sprint("net", n)}, fmt.Sprintf("10.%d.0.1", n))
+		}
+		if n := len(s.index.cached); n < 2*maxPages {
+			t.Errorf("%d pages of the index are in use", n)
+		}
+	})
 	if n := len(kept.places); n != maxKept {
 		t.Errorf("%d folders are kept, want %d", n, maxKept)
 	}
@@ -216,7 +222,6 @@ func TestKeptIsBounded(t *testing.T) {
 			t.Errorf("%d pages of an index are kept", n)
 		}
 	}
-	used := filepath.Join(dir, "1")
 	kept.Lock()
 	for path, p := range kept.places {
 		if path != used {
@@ -229,7 +234,15 @@ func TestKeptIsBounded(t *testing.T) {
 	}
 	kept.Unlock()
 	s := open(t, used)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := Open(ended, used, anyNode, true); !errors.Is(err, context.Canceled) { // it waits for its turn
+		t.Errorf("found %v, want %v", err, context.Canceled)
+	}
 	stop()
+	if kept.places[used] == nil {
+		t.Error("a folder that is in use has no place, where others would wait")
+	}
 	s.Close()
 	if n := descriptors(t, dir); n != 0 || kept.timer != nil && len(kept.places) > 0 {
 		t.Errorf("%d descriptors are left open", n)
