@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -71,7 +72,7 @@ func (b *Batch) Send() error {
 func (ns *Namespace) send(requests []request) error {
 	answers, err := ns.socket.ask(requests)
 	if err != nil {
-		return err
+		return cmp.Or(requests[0].judge(nil, err), err) // it knows what was asked for
 	}
 	for i, a := range answers {
 		if err := requests[i].judge(a.messages, a.err); err != nil {
