@@ -523,19 +523,24 @@ func TestProbe(t *testing.T) {
 	w.pod(`"probe": {"count": 11}`).refused(types.ErrInvalidNetworkConfig, "probe.count: found 11, want 1 to 10")
 }
 
+// noSourceRouting fails the test if the pod has rules other than the kernel's: local, main and default.
+func (p *pod) noSourceRouting() {
+	p.Helper()
+	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
+	must(p, err)
+	if len(rules) != 3 {
+		p.Errorf("rules of the pod: %v", rules)
+	}
+}
+
 func TestSourceRoutingGoesWithTheInterface(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
 	must(t, p.check())
 	must(t, p.del())
-	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
-	must(t, err)
-	if len(rules) != 3 { // local, main, default
-		t.Errorf("rules of the pod: %v", rules)
-	}
+	p.noSourceRouting()
 }
 
-// TestSourceRoutingGoesAfterTheInterface: a DEL that finds no port any more comes after one that was not finished.
 // TestSourceRoutingOfAFailedADD: its rules go with the interface, without a DEL.
 func TestSourceRoutingOfAFailedADD(t *testing.T) {
 	w := newWorld(t)
@@ -543,23 +548,16 @@ func TestSourceRoutingOfAFailedADD(t *testing.T) {
 	w.node.Address(t, w.bridge, "10.99.0.1/24")
 	p := w.pod(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
 	p.refused(0, "of another network")
-	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
-	must(t, err)
-	if len(rules) != 3 { // local, main, default
-		t.Errorf("rules of the pod: %v", rules)
-	}
+	p.noSourceRouting()
 }
 
+// TestSourceRoutingGoesAfterTheInterface: a DEL that finds no port any more comes after one that was not finished.
 func TestSourceRoutingGoesAfterTheInterface(t *testing.T) {
 	w := newWorld(t)
 	p := w.attached(`"isGateway": true, "sourceRouting": true, ` + hostLocal(subnet4))
 	must(t, p.ns.Handle().LinkDel(p.ns.Link(t, "net1")))
 	must(t, p.del())
-	rules, err := p.ns.Handle().RuleList(netlink.FAMILY_V4)
-	must(t, err)
-	if len(rules) != 3 {
-		t.Errorf("rules of the pod: %v", rules)
-	}
+	p.noSourceRouting()
 }
 
 func TestGCLeavesOtherNetworks(t *testing.T) {
