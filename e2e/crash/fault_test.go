@@ -175,18 +175,8 @@ func TestFault(t *testing.T) {
 			within(t, func(w *world) {
 				w.settle()
 				i := &injector{world: w, victim: v, tally: tally}
-				for n := 1; i.once(n, n/every(9)); n += every(9) {
-					if full {
-						for turn := 1; turn < i.ways; turn++ {
-							i.once(n, n+turn)
-						}
-					}
-				}
+				i.sample(9)
 				w.end()
-				t.Logf("%s: %d faults injected, %d times it failed", v.name, i.injected, i.failed)
-				if i.injected < 20 {
-					t.Errorf("%d faults injected", i.injected)
-				}
 			})
 		})
 	}
@@ -197,24 +187,13 @@ func TestRefusedLink(t *testing.T) {
 	t.Parallel()
 	within(t, func(w *world) {
 		w.settle()
-		w.eachPart(t, victims[0], func(c *tracer.Call) bool { return len(c.Requests) > 1 && c.Requests[0] == "NEWLINK" })
+		i := &injector{
+			world: w, victim: victims[0], tally: newTally(t),
+			only: func(c *tracer.Call) bool { return len(c.Requests) > 1 && c.Requests[0] == "NEWLINK" },
+		}
+		i.all()
 		w.end()
 	})
-}
-
-// eachPart has calls of a verb fail in each way.
-func (w *world) eachPart(t *testing.T, v victim, only func(*tracer.Call) bool) {
-	w.Helper()
-	i := &injector{world: w, victim: v, tally: newTally(t), only: only}
-	for n := 1; i.once(n, 0); n++ {
-		for turn := 1; turn < i.ways; turn++ {
-			i.once(n, turn)
-		}
-	}
-	w.Logf("%s: %d faults injected, %d times it failed", v.name, i.injected, i.failed)
-	if i.injected < 20 {
-		w.Errorf("%s: %d faults injected", v.name, i.injected)
-	}
 }
 
 // TestFullDisk: from some moment on there is no space for anything new. Only ADD needs any.
@@ -252,6 +231,37 @@ type injector struct {
 	injected int
 	failed   int
 	tally    *tally
+}
+
+// sample has one call of so many fail in one of the ways that it can; in full, each in all ways.
+func (i *injector) sample(stride int) {
+	i.Helper()
+	if full {
+		i.all()
+		return
+	}
+	for n := 1; i.once(n, n/stride); n += stride {
+	}
+	i.conclude()
+}
+
+// all has each call fail in each way that it can.
+func (i *injector) all() {
+	i.Helper()
+	for n := 1; i.once(n, 0); n++ {
+		for turn := 1; turn < i.ways; turn++ {
+			i.once(n, turn)
+		}
+	}
+	i.conclude()
+}
+
+func (i *injector) conclude() {
+	i.Helper()
+	i.Logf("%s: %d faults injected, %d times it failed", i.name, i.injected, i.failed)
+	if i.injected < 20 {
+		i.Errorf("%s: %d faults injected", i.name, i.injected)
+	}
 }
 
 // most is how long a verb may take: its deadline, and what an undo may take.

@@ -58,17 +58,7 @@ func TestFirstFault(t *testing.T) {
 					(c.Name == "recvfrom" || slices.ContainsFunc(c.Requests, func(r string) bool { return !strings.HasPrefix(r, "GET") }))
 			},
 		}
-		for n := 1; i.once(n, n/every(4)); n += every(4) {
-			if full {
-				for turn := 1; turn < i.ways; turn++ {
-					i.once(n, n+turn)
-				}
-			}
-		}
-		t.Logf("%d faults injected, %d times it failed", i.injected, i.failed)
-		if i.injected < 20 {
-			t.Errorf("%d faults injected", i.injected)
-		}
+		i.sample(4)
 	})
 }
 
@@ -79,22 +69,11 @@ func TestFirstKilled(t *testing.T) {
 		w.withoutWitness()
 		killed := 0
 		for n, reached := 1, true; reached; n += every(8) {
-			p, o := w.pod(), w.pod()
-			c := verbs[0].command(p)
-			c.At = func(call *tracer.Call) tracer.Action {
-				if call.N == n {
-					return tracer.Action{Do: tracer.KillAtEntry}
-				}
-				return tracer.Action{}
-			}
-			r, err := tracer.Run(c)
-			w.must(err)
-			if reached = r.Hit != nil; reached {
+			p, at := w.killed(verbs[0], n)
+			if reached = at != nil; reached {
 				killed++
-			} else {
-				p.result = r.Stdout
 			}
-			what := fmt.Sprintf("the first ADD killed at %v", r.Hit)
+			o, what := w.pod(), fmt.Sprintf("the first ADD killed at %v", at)
 			if err := o.add(); err != nil {
 				t.Errorf("%s, then that of another pod: %v", what, err)
 			} else if err := o.check(); err != nil {

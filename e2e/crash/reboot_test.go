@@ -56,9 +56,9 @@ func TestReboot(t *testing.T) {
 				for j := range verbs {
 					v := verbs[(j+2)%len(verbs)] // GC and sweep first: they find what those before them have left
 					for n := 1 + (i+j)%stride; ; n += stride {
-						p, reached := w.killed(v, n)
+						p, at := w.killed(v, n)
 						before = append(before, p)
-						if !reached {
+						if at == nil {
 							break
 						}
 						killed[v.name]++
@@ -98,8 +98,8 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// killed kills a verb at the entry of a call, and lets nothing follow.
-func (w *world) killed(v verb, n int) (p *pod, reached bool) {
+// killed kills a verb at the entry of a call, and lets nothing follow. It returns the call, nil if there is no such one.
+func (w *world) killed(v verb, n int) (p *pod, at *tracer.Call) {
 	w.Helper()
 	p = w.pod()
 	v.prepare(p)
@@ -112,7 +112,10 @@ func (w *world) killed(v verb, n int) (p *pod, reached bool) {
 	}
 	r, err := tracer.Run(c)
 	w.must(err)
-	return p, r.Hit != nil
+	if r.Hit == nil && v.name == "ADD" {
+		p.result = r.Stdout
+	}
+	return p, r.Hit
 }
 
 // boots is the identity of the boot, as all processes of the test see it.
