@@ -166,8 +166,8 @@ func (a *attachment) removeAddress(link netlink.Link, addr netlink.Addr, u *undo
 		return fmt.Errorf("%s has the address %s, of another network; set forceAddress to have it replaced", name, addr.IPNet)
 	}
 	h := a.node.Handle()
-	err := h.AddrDel(link, &addr)
-	u.Add("remove address "+addr.IPNet.String(), func() error { return tolerate(unix.EEXIST, h.AddrAdd(link, &addr)) })
+	err := h.AddrDel(link, &addr) // undone if it fails too: it may have been done, and the answer have been lost
+	u.Add("remove address "+addr.IPNet.String(), func() error { return netdev.Ignore(h.AddrAdd(link, &addr), unix.EEXIST) })
 	if err != nil {
 		return fmt.Errorf("remove address %s from %s: %w", addr.IPNet, name, err)
 	}
@@ -193,20 +193,11 @@ func (a *attachment) addAddress(link netlink.Link, want *net.IPNet, u *undo.Stac
 		}
 		return fmt.Errorf("add address %s to %s: %w", want, name, errors.Join(err, listErr))
 	}
-	u.Add("add address "+want.String(), func() error { return tolerate(unix.EADDRNOTAVAIL, h.AddrDel(link, addr)) })
+	u.Add("add address "+want.String(), func() error { return netdev.Ignore(h.AddrDel(link, addr), unix.EADDRNOTAVAIL) })
 	if err != nil {
 		return fmt.Errorf("add address %s to %s: %w", want, name, err)
 	}
 	return pin(h, link)
-}
-
-// tolerate has an error be none that says that there is nothing to undo. It is undone all the same where a request has failed: it may
-// have been done, and the answer have been lost.
-func tolerate(target, err error) error {
-	if errors.Is(err, target) {
-		return nil
-	}
-	return err
 }
 
 func contains(have []netlink.Addr, want *net.IPNet) bool {

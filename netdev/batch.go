@@ -41,11 +41,16 @@ func (b *Batch) tolerate(target error) {
 	last := &b.requests[len(b.requests)-1]
 	judge := last.judge
 	last.judge = func(messages [][]byte, err error) error {
-		if err = judge(messages, err); errors.Is(err, target) {
-			return nil
-		}
-		return err
+		return Ignore(judge(messages, err), target)
 	}
+}
+
+// Ignore returns an error unless it is, or wraps, target: that an object is gone is none to who deletes it, say.
+func Ignore(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
 }
 
 // fail makes Send return an error, and send nothing: one of the requests cannot be written.

@@ -1,6 +1,6 @@
 // Package api asks an API server for pods and NetworkAttachmentDefinitions, and writes network-status, a condition and
-// events to it, over a http.Client that somebody else has made, or [Login] of a plain kubeconfig. It knows the few fields that Braid uses, and imports
-// nothing of Kubernetes: to start with the packages that know all of them takes a program longer than what it asks.
+// events to it, over a http.Client that somebody else has made, or [Login] of a plain kubeconfig. It knows the few fields that
+// Braid uses, and imports nothing of Kubernetes: to start with the packages that know all of them takes a program longer than what it asks.
 //
 // What the API server cannot do now is tried again, with growing pauses or those that it asks for, until the context
 // ends: refused and broken connections, timeouts, and the answers 409, 429 and 5xx. A context without a deadline is not

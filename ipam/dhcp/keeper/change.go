@@ -133,7 +133,7 @@ func removeRoutes(ctx context.Context, ns *netdev.Namespace, link netlink.Link, 
 		if keep != nil && keep(r) {
 			continue
 		}
-		err := persist(ctx, func() error { return but(unix.ESRCH, ns.Handle().RouteDel(&have[i])) })
+		err := persist(ctx, func() error { return netdev.Ignore(ns.Handle().RouteDel(&have[i]), unix.ESRCH) })
 		if err != nil {
 			return noDefault, fmt.Errorf("delete route %s: %w", r, err)
 		}
@@ -143,20 +143,12 @@ func removeRoutes(ctx context.Context, ns *netdev.Namespace, link netlink.Link, 
 
 func removeAddress(ctx context.Context, ns *netdev.Namespace, link netlink.Link, l *lease.Lease) error {
 	err := persist(ctx, func() error {
-		return but(unix.EADDRNOTAVAIL, ns.Handle().AddrDel(link, &netlink.Addr{IPNet: lease.IPNet(l.Address)}))
+		return netdev.Ignore(ns.Handle().AddrDel(link, &netlink.Addr{IPNet: lease.IPNet(l.Address)}), unix.EADDRNOTAVAIL)
 	})
 	if err != nil {
 		return fmt.Errorf("delete address %s: %w", l.Address, err)
 	}
 	return nil
-}
-
-// but returns an error that does not say that there is nothing to delete.
-func but(gone, err error) error {
-	if errors.Is(err, gone) {
-		return nil
-	}
-	return err
 }
 
 func matches(have netlink.Route, want *types.Route) bool {
